@@ -3,7 +3,6 @@ package cms
 import "encoding/asn1"
 
 var (
-	oidData              = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
 	oidSignedData        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
 	oidDigestedData      = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 5}
 	oidAuthEnvelopedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 1, 23}
