@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+func TestTable(t *testing.T) {
+	t.Parallel()
+	var got bytes.Buffer
+	if err := Table(&got, []string{"LABEL", "TYPE"}, [][]string{{"sign", "ec-p256"}, {"evil\x1b[31m\t", "rsa"}}); err != nil {
+		t.Fatal(err)
+	}
+	want := "LABEL       TYPE\nsign        ec-p256\nevil?[31m?  rsa\n"
+	if got.String() != want {
+		t.Errorf("got\n%q, want\n%q", got.String(), want)
+	}
+}
+
+func TestPrintJSON(t *testing.T) {
+	t.Parallel()
+	var got bytes.Buffer
+	if err := PrintJSON(&got, map[string]string{"uri": "a?b&c<d>"}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "{\n  \"uri\": \"a?b&c<d>\"\n}\n"; got.String() != want {
+		t.Errorf("got %q, want %q", got.String(), want)
+	}
+}
+
+func TestNewLogger(t *testing.T) {
+	t.Parallel()
+	var got bytes.Buffer
+	log := NewLogger(&got, slog.LevelWarn)
+	log.Info("quiet")
+	log.Warn("loud", "xid", "01")
+	if s := got.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, `"msg":"loud","xid":"01"`) {
+		t.Errorf("got %q, want one JSON line with msg and xid", s)
+	}
+}

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+)
+
+func TestSecret(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	t.Setenv("CLI_PIN", "from env")
+	t.Setenv("CLI_PIN_EMPTY", "")
+	write("credential", "from credential\n", 0o440)
+	tests := []struct {
+		name, source, want, wantErr string
+		code                        int
+	}{
+		{name: "file", source: "file:" + write("one", "from file\r\nsecond line\n", 0o600), want: "from file"},
+		{name: "file without newline", source: "file:" + write("bare", "from file", 0o400), want: "from file"},
+		{name: "env", source: "env:CLI_PIN", want: "from env"},
+		{name: "credential", source: "cred:credential", want: "from credential"},
+		{name: "group-readable", source: "file:" + write("open", "x", 0o640), wantErr: "mode 0640", code: 1},
+		{name: "world-readable", source: "file:" + write("wide", "x", 0o604), wantErr: "chmod 600", code: 1},
+		{name: "no file", source: "file:" + dir + "/none", wantErr: "no such file", code: 1},
+		{name: "empty file", source: "file:" + write("empty", "\nx", 0o600), wantErr: "is empty", code: 1},
+		{name: "long line", source: "file:" + write("long", strings.Repeat("x", 2000), 0o600), wantErr: "more than 1024", code: 1},
+		{name: "unset", source: "env:CLI_PIN_UNSET", wantErr: "not set", code: 1},
+		{name: "empty", source: "env:CLI_PIN_EMPTY", wantErr: "is empty", code: 1},
+		{name: "credential elsewhere", source: "cred:../x", wantErr: "file name", code: 2},
+		{name: "no terminal", source: "prompt:", wantErr: "file:PATH, env:NAME", code: 2},
+		{name: "a PIN itself", source: "123456", wantErr: "file:PATH", code: 2},
+		{name: "unknown kind", source: "vault:123456", wantErr: `kind "vault"`, code: 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := Secret(t.Context(), tt.source, "PIN", strings.NewReader("1234\n"), io.Discard)
+			if string(got) != tt.want || (err == nil) != (tt.wantErr == "") {
+				t.Fatalf("got %q, %v; want %q, error %q", got, err, tt.want, tt.wantErr)
+			}
+			if err == nil {
+				return
+			}
+			if !strings.Contains(err.Error(), tt.wantErr) || exitCode(err) != tt.code {
+				t.Errorf("error %q with exit code %d, want %q with %d", err, exitCode(err), tt.wantErr, tt.code)
+			}
+			if strings.Contains(err.Error(), "123456") {
+				t.Errorf("error %q shows what may be a PIN", err)
+			}
+		})
+	}
+}
+
+// openPTY returns the two ends of a pseudo-terminal.
+func openPTY(t *testing.T) (master, terminal *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	ioctl := func(req uintptr, arg *int32) {
+		t.Helper()
+		if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, master.Fd(), req, uintptr(unsafe.Pointer(arg))); e != 0 {
+			t.Fatal(e)
+		}
+	}
+	var unlock, number int32
+	ioctl(syscall.TIOCSPTLCK, &unlock)
+	ioctl(syscall.TIOCGPTN, &number)
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return master, terminal
+}
+
+func TestSecretPrompt(t *testing.T) {
+	t.Parallel()
+	master, terminal := openPTY(t)
+	if _, err := master.WriteString("s3cret\n"); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	got, err := Secret(t.Context(), "prompt:", "PIN of token shop", terminal, &stderr)
+	if err != nil || string(got) != "s3cret" {
+		t.Fatalf("got %q, %v; want s3cret", got, err)
+	}
+	if want := "PIN of token shop: \n"; stderr.String() != want {
+		t.Errorf("stderr %q, want %q", stderr.String(), want)
+	}
+}
+
+func TestSecretPromptCancelled(t *testing.T) {
+	t.Parallel()
+	_, terminal := openPTY(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Secret(ctx, "prompt:", "PIN", terminal, io.Discard); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want a cancelled context", err)
+	}
+}
