@@ -102,6 +102,9 @@ func secretPrompt(ctx context.Context, prompt string, stdin io.Reader, stderr io
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, Usage(fmt.Errorf("cannot ask for %s: the standard input is not a terminal: use %s", prompt, secretSources))
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	fd := int(f.Fd())
 	before, err := term.GetState(fd)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -70,14 +71,19 @@ func TestSecret(t *testing.T) {
 	}
 }
 
-// openPTY returns the two ends of a pseudo-terminal.
+var (
+	ptysMu sync.Mutex
+	ptys   []*os.File // kept from the garbage collector, which would close them
+)
+
+// openPTY returns the two ends of a pseudo-terminal. Nobody closes them: a cancelled prompt goes on
+// reading from its descriptor, whose number must not become another test's file.
 func openPTY(t *testing.T) (master, terminal *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { master.Close() })
 	ioctl := func(req uintptr, arg *int32) {
 		t.Helper()
 		if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, master.Fd(), req, uintptr(unsafe.Pointer(arg))); e != 0 {
@@ -91,7 +97,9 @@ func openPTY(t *testing.T) (master, terminal *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { terminal.Close() })
+	ptysMu.Lock()
+	defer ptysMu.Unlock()
+	ptys = append(ptys, master, terminal)
 	return master, terminal
 }
 
@@ -111,12 +119,16 @@ func TestSecretPrompt(t *testing.T) {
 	}
 }
 
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
 func TestSecretPromptCancelled(t *testing.T) {
 	t.Parallel()
 	_, terminal := openPTY(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := Secret(ctx, "prompt:", "PIN", terminal, io.Discard); !errors.Is(err, context.Canceled) {
+	onPrompt := writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil })
+	if _, err := Secret(ctx, "prompt:", "PIN", terminal, onPrompt); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want a cancelled context", err)
 	}
 }
