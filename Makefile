@@ -1,0 +1,56 @@
+# make demo: sets up, runs a whole purchase on this machine, shows the receipt.
+# make test: sets up, runs every test with the race detector.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint fuzz clean
+
+# What the project needs from Debian 12 or Ubuntu 24.04 beside Go.
+PACKAGES := softhsm2 pcscd libpcsclite-dev vsmartcard-vpcd openssl pkg-config gcc libc6-dev postgresql ca-certificates
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+FUZZTIME ?= 10s
+
+help:
+	@echo "make setup | build | demo | test | lint | fuzz | clean"
+
+setup:
+	@missing=; for p in $(PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  sudo=; if [ "$$(id -u)" != 0 ]; then sudo=sudo; fi; \
+	  echo "setup: installing$$missing"; \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null || \
+	  { echo "setup: cannot install$$missing; install them by hand and try again" >&2; exit 1; }; \
+	fi
+	@command -v go >/dev/null || { echo "setup: no go on PATH: install Go $$(sed -n 's/^go //p' go.mod) or later from https://go.dev/dl" >&2; exit 1; }
+
+build: setup
+	go build -trimpath -o bin/ ./cmd/...
+
+demo: build
+	bin/set-lab demo
+
+test: setup
+	go vet ./...
+	CGO_ENABLED=0 go vet ./roles/...
+	go test -race -timeout 15m ./...
+
+lint: setup
+	test -z "$$(gofmt -l cmd hsm roles smartcard softhsm-config testdata)"
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go run $(GOVULNCHECK) ./...
+
+# Every fuzz target for FUZZTIME.
+fuzz: setup
+	@set -e; for pkg in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+clean:
+	rm -rf bin
