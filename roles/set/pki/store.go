@@ -1,0 +1,210 @@
+package pki
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Store is what a party knows of revocation: the newest BrandCRLIdentifier of each brand, the CRLs that
+// those name, and the newest CRL of each root. The zero Store is empty. It keeps as DER: BCIs by Raw,
+// CRLs by X509.Raw.
+type Store struct {
+	BCIs []*BrandCRLIdentifier
+	CRLs []*CRL
+}
+
+func (s Store) clone() Store { return Store{slices.Clone(s.BCIs), slices.Clone(s.CRLs)} }
+
+// BCI gives the BrandCRLIdentifier of a brand CA's brand, or nil.
+func (s Store) BCI(brand string) *BrandCRLIdentifier {
+	i := slices.IndexFunc(s.BCIs, func(b *BrandCRLIdentifier) bool { return strings.EqualFold(b.Brand, brand) })
+	if i < 0 {
+		return nil
+	}
+	return s.BCIs[i]
+}
+
+func (s Store) crl(rawIssuer []byte, number int64) *CRL {
+	i := slices.IndexFunc(s.CRLs, func(l *CRL) bool {
+		return l.Number == number && bytes.Equal(l.X509.RawIssuer, rawIssuer)
+	})
+	if i < 0 {
+		return nil
+	}
+	return s.CRLs[i]
+}
+
+// Store gives what the Verifier knows of revocation, to be kept.
+func (v *Verifier) Store() Store { return v.store.clone() }
+
+// Update verifies what a message brought, a BrandCRLIdentifier (or nil) and CRLs, with the help of the
+// message's certificates, and gives the Verifier that knows it (SET §6.6):
+//
+//   - a BCI with a lower sequence number than the one known is ignored;
+//   - CRLs that no BCI names are neither looked at nor kept, but for the newest of each root;
+//   - CRLs no longer named are dropped.
+//
+// On an error nothing is taken.
+func (v *Verifier) Update(bci *BrandCRLIdentifier, crls []*CRL, certs []*Certificate, at time.Time) (*Verifier, error) {
+	next := &Verifier{v.roots, v.requireBCI, v.store.clone()}
+	for _, l := range crls {
+		if err := next.takeRootCRL(l); err != nil {
+			return nil, err
+		}
+	}
+	if bci != nil {
+		if err := next.takeBCI(bci, certs, at); err != nil {
+			return nil, err
+		}
+	}
+	next.store.CRLs = slices.DeleteFunc(next.store.CRLs, func(l *CRL) bool { return !next.keeps(l) })
+	for _, l := range crls {
+		if !next.keeps(l) || next.store.crl(l.X509.RawIssuer, l.Number) != nil {
+			continue
+		}
+		if err := next.checkCRLSigner(l, certs, at); err != nil {
+			return nil, err
+		}
+		next.store.CRLs = append(next.store.CRLs, l)
+	}
+	return next, nil
+}
+
+// takeRootCRL puts a root's CRL into the store, unless it knows one as new.
+func (v *Verifier) takeRootCRL(l *CRL) error {
+	root := v.rootOf(l)
+	if root == nil {
+		return nil
+	}
+	newer := func(o *CRL) bool { return v.rootOf(o) == root && o.Number >= l.Number }
+	if slices.ContainsFunc(v.store.CRLs, newer) {
+		return nil
+	}
+	if err := l.SignedBy(root); err != nil {
+		return err
+	}
+	v.store.CRLs = append(v.store.CRLs, l)
+	return nil
+}
+
+// rootOf gives the root that the CRL says it is from.
+func (v *Verifier) rootOf(l *CRL) *Certificate {
+	for _, root := range v.roots {
+		if bytes.Equal(l.X509.RawIssuer, root.X509.RawSubject) && bytes.Equal(l.X509.AuthorityKeyId, root.X509.SubjectKeyId) {
+			return root
+		}
+	}
+	return nil
+}
+
+// keeps tells whether the store has a place for a CRL: a BCI names it, or it is a root's newest.
+func (v *Verifier) keeps(l *CRL) bool {
+	for _, b := range v.store.BCIs {
+		if n, ok := b.number(l.X509.RawIssuer); ok && n == l.Number {
+			return true
+		}
+	}
+	root := v.rootOf(l)
+	return root != nil && !slices.ContainsFunc(v.store.CRLs, func(o *CRL) bool { return v.rootOf(o) == root && o.Number > l.Number })
+}
+
+func (v *Verifier) takeBCI(bci *BrandCRLIdentifier, certs []*Certificate, at time.Time) error {
+	old := v.store.BCI(bci.Brand)
+	if old != nil && (bci.Sequence < old.Sequence || bytes.Equal(bci.Raw, old.Raw)) {
+		return nil
+	}
+	if !bci.Validity.contains(at) {
+		return fmt.Errorf("BrandCRLIdentifier %d: valid from %v to %v only", bci.Sequence, date(bci.Validity.NotBefore), date(bci.Validity.NotAfter))
+	}
+	err := v.bySomeSigner(certs, bci.SignedBy, at, v.checkRootCRLs)
+	if err != nil {
+		return fmt.Errorf("BrandCRLIdentifier %d of brand %q: %w", bci.Sequence, bci.Brand, err)
+	}
+	if old != nil && bci.Sequence == old.Sequence {
+		return fmt.Errorf("BrandCRLIdentifier %d of brand %q: another with this number is known", bci.Sequence, bci.Brand)
+	}
+	v.store.BCIs = slices.DeleteFunc(v.store.BCIs, func(b *BrandCRLIdentifier) bool { return b == old })
+	v.store.BCIs = append(v.store.BCIs, bci)
+	return nil
+}
+
+// checkCRLSigner does not ask whether the signer of a CRL is revoked: if it is, so is all that it issued.
+func (v *Verifier) checkCRLSigner(l *CRL, certs []*Certificate, at time.Time) error {
+	return v.bySomeSigner(certs, l.SignedBy, at, func([]*Certificate, time.Time) *VerifyError { return nil })
+}
+
+// bySomeSigner looks among certificates and roots for one that signedBy accepts and that has a valid path.
+func (v *Verifier) bySomeSigner(certs []*Certificate, signedBy func(*Certificate) error, at time.Time, check pathCheck) error {
+	if len(certs) > CandidatesMax {
+		return fmt.Errorf("%d certificates with it, at most %d are allowed", len(certs), CandidatesMax)
+	}
+	var first error
+	for _, c := range append(slices.Clone(v.roots), certs...) {
+		err := signedBy(c)
+		if err == nil {
+			_, err = v.verify(c, certs, at, check)
+		}
+		if err == nil {
+			return nil
+		}
+		if c.Use == Authority && first == nil {
+			first = err
+		}
+	}
+	return errors.Join(errors.New("no certificate at hand verifies its signature"), first)
+}
+
+// checkRootCRLs refuses a chain whose second certificate from the top its root has revoked.
+func (v *Verifier) checkRootCRLs(chain []*Certificate, _ time.Time) *VerifyError {
+	if len(chain) < 2 {
+		return nil
+	}
+	top, root := chain[len(chain)-2], chain[len(chain)-1]
+	for _, l := range v.store.CRLs {
+		if bytes.Equal(l.X509.RawIssuer, root.X509.RawSubject) && l.Revokes(top.X509.SerialNumber) {
+			return refuse(Revoked, top, "revoked by the root's CRL %d", l.Number)
+		}
+	}
+	return nil
+}
+
+// checkRevocation holds a chain against the CRLs that the brand's current BrandCRLIdentifier names. An
+// issuer that it does not name has revoked nothing.
+func (v *Verifier) checkRevocation(chain []*Certificate, at time.Time) *VerifyError {
+	if len(chain) < 2 {
+		return nil
+	}
+	if err := v.checkRootCRLs(chain, at); err != nil {
+		return err
+	}
+	brand := chain[len(chain)-2].Brand() // the brand CA's
+	bci := v.store.BCI(brand)
+	switch {
+	case bci == nil && v.requireBCI:
+		return refuse(Missing, chain[0], "no BrandCRLIdentifier of brand %q is at hand", brand)
+	case bci == nil:
+		return nil
+	case !bci.Validity.contains(at):
+		return refuse(Missing, chain[0], "BrandCRLIdentifier %d of brand %q is not valid at this time: ask for the current one", bci.Sequence, brand)
+	}
+	for i, c := range chain[:len(chain)-1] {
+		number, named := bci.number(c.X509.RawIssuer)
+		if !named {
+			continue
+		}
+		l := v.store.crl(c.X509.RawIssuer, number)
+		switch {
+		case l == nil:
+			return refuse(Missing, c, "CRL %d of its issuer is not at hand", number)
+		case at.After(l.X509.NextUpdate):
+			return refuse(Missing, c, "CRL %d of its issuer is out of date", number)
+		case l.Revokes(c.X509.SerialNumber):
+			return refuse(Revoked, c, "revoked by CRL %d of %v", number, chain[i+1])
+		}
+	}
+	return nil
+}
