@@ -1,0 +1,184 @@
+package piv
+
+import (
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/des"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"github.com/setkit/setkit/smartcard"
+	"github.com/setkit/setkit/smartcard/iso7816"
+)
+
+// A ManagementAlgorithm is a cipher of the management key, SP 800-78-4 table 6-2.
+type ManagementAlgorithm byte
+
+// The ciphers. Older cards know 3DES only.
+const (
+	TripleDES ManagementAlgorithm = 0x03
+	AES128    ManagementAlgorithm = 0x08
+	AES192    ManagementAlgorithm = 0x0A
+	AES256    ManagementAlgorithm = 0x0C
+)
+
+// managementReference is the key reference of the management key.
+const managementReference = 0x9B
+
+// KeyBytes is the length of a key for the cipher; 0 if it is not known.
+func (a ManagementAlgorithm) KeyBytes() int {
+	switch a {
+	case AES128:
+		return 16
+	case TripleDES, AES192:
+		return 24
+	case AES256:
+		return 32
+	}
+	return 0
+}
+
+// A ManagementKey is the key with which a card's keys and objects are managed.
+type ManagementKey struct {
+	Algorithm ManagementAlgorithm // 0: whatever the card has
+	Key       []byte
+}
+
+// FactoryManagementKey returns the key that cards come with.
+func FactoryManagementKey() []byte {
+	return []byte{1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8}
+}
+
+// block returns the cipher, and says if key and algorithm don't go together.
+func (k ManagementKey) block() (cipher.Block, error) {
+	if n := k.Algorithm.KeyBytes(); n == 0 || n != len(k.Key) {
+		return nil, fmt.Errorf("piv: management key of %d bytes for algorithm %02X, want %d", len(k.Key), byte(k.Algorithm), n)
+	}
+	if k.Algorithm == TripleDES {
+		return des.NewTripleDESCipher(k.Key)
+	}
+	return aes.NewCipher(k.Key)
+}
+
+// Authenticate proves to the card that we have the management key, and lets the
+// card prove the same. SP 800-73-4 part 2, appendix A.1.
+func (tx *Tx) Authenticate(key ManagementKey) error {
+	if key.Algorithm == 0 {
+		var err error
+		if key.Algorithm, err = tx.managementAlgorithm(len(key.Key)); err != nil {
+			return err
+		}
+	}
+	block, err := key.block()
+	if err != nil {
+		return err
+	}
+	answer, err := tx.managementStep(key.Algorithm, iso7816.AppendTLV(nil, tagWitness, nil), tagWitness)
+	if err != nil {
+		return err
+	}
+	if len(answer) != block.BlockSize() {
+		return fmt.Errorf("piv: witness of %d bytes, want %d: %w", len(answer), block.BlockSize(), iso7816.ErrMalformed)
+	}
+	witness, challenge := make([]byte, len(answer)), make([]byte, len(answer))
+	block.Decrypt(witness, answer)
+	rand.Read(challenge) // never fails
+	both := iso7816.AppendTLV(nil, tagWitness, witness)
+	both = iso7816.AppendTLV(both, tagChallenge, challenge)
+	tx.authenticated = true // or perhaps: the card is reset afterwards
+	answer, err = tx.managementStep(key.Algorithm, both, tagResponse)
+	if errors.Is(err, smartcard.StatusSecurity) {
+		return fmt.Errorf("piv: wrong management key: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	want := make([]byte, len(challenge))
+	block.Encrypt(want, challenge)
+	if subtle.ConstantTimeCompare(want, answer) != 1 {
+		return errors.New("piv: the card doesn't know its management key; it may be a false card")
+	}
+	return nil
+}
+
+// managementStep sends one step and returns the value of the one object that
+// answers it.
+func (tx *Tx) managementStep(a ManagementAlgorithm, body []byte, want iso7816.Tag) ([]byte, error) {
+	data, err := tx.command("authenticate with the management key", iso7816.Command{
+		INS: insAuthenticate, P1: byte(a), P2: managementReference,
+		Data: iso7816.AppendTLV(nil, tagTemplate, body), Ne: neAll,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return insideTemplate(data, want)
+}
+
+// insideTemplate reads 7C { want }.
+func insideTemplate(data []byte, want iso7816.Tag) ([]byte, error) {
+	inner, err := iso7816.ParseTLV(data, tagTemplate)
+	if err == nil {
+		inner, err = iso7816.ParseTLV(inner, want)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("piv: answer of the card: %w", err)
+	}
+	return inner, nil
+}
+
+// managementAlgorithm finds the cipher of the card's management key: by its
+// metadata, or by the key's length. 24 bytes are 3DES then, as AES came with
+// metadata.
+func (tx *Tx) managementAlgorithm(keyBytes int) (ManagementAlgorithm, error) {
+	parts, err := tx.metadata(managementReference)
+	if err != nil && !noMetadata(err) {
+		return 0, err
+	}
+	if a, ok := iso7816.Find(parts, tagMetaAlgorithm); ok && len(a) == 1 {
+		return ManagementAlgorithm(a[0]), nil
+	}
+	for _, a := range []ManagementAlgorithm{TripleDES, AES128, AES256} {
+		if a.KeyBytes() == keyBytes {
+			return a, nil
+		}
+	}
+	return 0, fmt.Errorf("piv: management key of %d bytes; there are 16, 24 and 32", keyBytes)
+}
+
+// SetManagementKey replaces the management key. Authenticate comes first.
+func (tx *Tx) SetManagementKey(key ManagementKey) error {
+	if _, err := key.block(); err != nil {
+		return err
+	}
+	data := append([]byte{byte(key.Algorithm), managementReference, byte(len(key.Key))}, key.Key...)
+	defer clear(data)
+	_, err := tx.command("set the management key", iso7816.Command{INS: insSetManagementKey, P1: 0xFF, P2: 0xFF, Data: data})
+	return err
+}
+
+// Generate makes a key pair in a slot, in place of what is there, and returns the
+// public key. Authenticate comes first.
+func (tx *Tx) Generate(slot Slot, a Algorithm, policy PINPolicy) (crypto.PublicKey, error) {
+	params := iso7816.AppendTLV(nil, 0x80, []byte{byte(a)})
+	if policy != PINPolicyDefault {
+		params = iso7816.AppendTLV(params, 0xAA, []byte{byte(policy)})
+	}
+	data, err := tx.command(fmt.Sprintf("generate a key in slot %v", slot), iso7816.Command{
+		INS: insGenerate, P2: byte(slot), Data: iso7816.AppendTLV(nil, 0xAC, params), Ne: neAll,
+	})
+	if err != nil {
+		return nil, err
+	}
+	inner, err := iso7816.ParseTLV(data, 0x7F49)
+	if err != nil {
+		return nil, fmt.Errorf("piv: public key of slot %v: %w", slot, err)
+	}
+	public, err := parsePublicKey(a, inner)
+	if err != nil {
+		return nil, fmt.Errorf("piv: public key of slot %v: %w", slot, err)
+	}
+	return public, nil
+}

@@ -1,0 +1,184 @@
+// Package piv is a client of the PIV application of smart cards, NIST SP
+// 800-73-4: PINs, data objects, keys, and the management of all of them. Where a
+// card has the YubiKey's additions (version, serial number, metadata) they are
+// used, where it doesn't, not.
+//
+// A [Card] speaks through any smartcard.Card. Whatever it does it does in a
+// transaction that begins by selecting PIV, because other programs use the card
+// in between, and that ends by making the card forget the PIN, because the card
+// cannot tell one program from another. Several steps in one transaction go
+// through [Card.Do].
+//
+// A [Session] holds the PIN for a while, and gives the keys of the card as
+// crypto.Signer and crypto.Decrypter. The rules for the PIN:
+//
+//   - It is asked for by a callback, never while a transaction runs, and only
+//     after the card has told how many tries are left.
+//   - A wrong PIN is reported and never tried again.
+//   - The last try is not used unless the caller has said so.
+//   - It is cleared from memory when the session is closed, and when it was wrong.
+package piv
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"fmt"
+	"strings"
+
+	"github.com/setkit/setkit/smartcard/iso7816"
+)
+
+// A Slot is a place for a key pair, and the key reference of its private key.
+// SP 800-73-4 part 1, table 4b.
+type Slot byte
+
+// The slots that every card has.
+const (
+	SlotAuthentication     Slot = 0x9A
+	SlotSignature          Slot = 0x9C // PIN before every use
+	SlotKeyManagement      Slot = 0x9D
+	SlotCardAuthentication Slot = 0x9E // no PIN
+)
+
+// Slots lists the slots that every card has.
+func Slots() []Slot {
+	return []Slot{SlotAuthentication, SlotSignature, SlotKeyManagement, SlotCardAuthentication}
+}
+
+// String is the key reference, such as "9c".
+func (s Slot) String() string { return fmt.Sprintf("%02x", byte(s)) }
+
+// certificateObject names the data object with the slot's certificate.
+func (s Slot) certificateObject() (ObjectID, error) {
+	switch s {
+	case SlotAuthentication:
+		return 0x5FC105, nil
+	case SlotSignature:
+		return 0x5FC10A, nil
+	case SlotKeyManagement:
+		return 0x5FC10B, nil
+	case SlotCardAuthentication:
+		return 0x5FC101, nil
+	}
+	return 0, fmt.Errorf("piv: slot %v is not known", s)
+}
+
+// An Algorithm is a kind of key pair, SP 800-78-4 table 6-2.
+type Algorithm byte
+
+// The algorithms. RSA-3072 and RSA-4096 are newer than most cards.
+const (
+	RSA2048   Algorithm = 0x07
+	RSA3072   Algorithm = 0x05
+	RSA4096   Algorithm = 0x16
+	ECDSAP256 Algorithm = 0x11
+	ECDSAP384 Algorithm = 0x14
+)
+
+var algorithmNames = map[Algorithm]string{
+	RSA2048: "rsa-2048", RSA3072: "rsa-3072", RSA4096: "rsa-4096", ECDSAP256: "ec-p256", ECDSAP384: "ec-p384",
+}
+
+// String is the algorithm's name, such as "ec-p256".
+func (a Algorithm) String() string {
+	if name, ok := algorithmNames[a]; ok {
+		return name
+	}
+	return fmt.Sprintf("algorithm %02X", byte(a))
+}
+
+// ParseAlgorithm reads a name as String writes it.
+func ParseAlgorithm(name string) (Algorithm, error) {
+	var known []string
+	for _, a := range []Algorithm{ECDSAP256, ECDSAP384, RSA2048, RSA3072, RSA4096} {
+		if a.String() == name {
+			return a, nil
+		}
+		known = append(known, a.String())
+	}
+	return 0, fmt.Errorf("piv: algorithm %q is not known; there are %s", name, strings.Join(known, ", "))
+}
+
+// AlgorithmOf tells which algorithm a public key is of.
+func AlgorithmOf(public crypto.PublicKey) (Algorithm, error) {
+	switch k := public.(type) {
+	case *rsa.PublicKey:
+		switch k.N.BitLen() {
+		case 2048:
+			return RSA2048, nil
+		case 3072:
+			return RSA3072, nil
+		case 4096:
+			return RSA4096, nil
+		}
+		return 0, fmt.Errorf("piv: RSA key of %d bits", k.N.BitLen())
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P256():
+			return ECDSAP256, nil
+		case elliptic.P384():
+			return ECDSAP384, nil
+		}
+		return 0, fmt.Errorf("piv: key on the curve %s", k.Curve.Params().Name)
+	}
+	return 0, fmt.Errorf("piv: public key of type %T", public)
+}
+
+// A PINPolicy says when a key wants the PIN. Only cards with the YubiKey's
+// additions let it be chosen.
+type PINPolicy byte
+
+// The policies. Without a choice the slot decides: always for 9c, never for 9e,
+// once for the others.
+const (
+	PINPolicyDefault PINPolicy = 0x00
+	PINPolicyNever   PINPolicy = 0x01
+	PINPolicyOnce    PINPolicy = 0x02 // once after the card got power
+	PINPolicyAlways  PINPolicy = 0x03 // immediately before every use
+)
+
+// String is the policy's name.
+func (p PINPolicy) String() string {
+	switch p {
+	case PINPolicyNever:
+		return "never"
+	case PINPolicyOnce:
+		return "once"
+	case PINPolicyAlways:
+		return "always"
+	default:
+		return "default"
+	}
+}
+
+// Instructions, SP 800-73-4 part 2; those from 0xF7 are the YubiKey's.
+const (
+	insVerify           = 0x20
+	insChangeReference  = 0x24
+	insResetRetries     = 0x2C
+	insGenerate         = 0x47
+	insAuthenticate     = 0x87
+	insSelect           = 0xA4
+	insGetData          = 0xCB
+	insPutData          = 0xDB
+	insMetadata         = 0xF7
+	insSerial           = 0xF8
+	insVersion          = 0xFD
+	insSetManagementKey = 0xFF
+
+	// neAll asks for as much as the card has.
+	neAll = iso7816.ResponseShortBytesMax
+)
+
+// Data objects inside GENERAL AUTHENTICATE's 7C, SP 800-73-4 part 2, table 7.
+const (
+	tagTemplate  iso7816.Tag = 0x7C
+	tagWitness   iso7816.Tag = 0x80
+	tagChallenge iso7816.Tag = 0x81
+	tagResponse  iso7816.Tag = 0x82
+)
+
+// applicationID is PIV's name without the version.
+var applicationID = []byte{0xA0, 0x00, 0x00, 0x03, 0x08, 0x00, 0x00, 0x10, 0x00}
