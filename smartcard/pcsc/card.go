@@ -91,7 +91,7 @@ func (c *Card) Transmit(ctx context.Context, cmd []byte) ([]byte, error) {
 	var answer []byte
 	// The call can outlive this function; its command must be its own.
 	own := slices.Clone(cmd)
-	err := c.call(ctx, "transmit", func() error {
+	err := c.call(ctx, "transmit", scard.ResetCard, func() error {
 		defer clear(own)
 		apdu := own
 		if c.card.ActiveProtocol() == scard.ProtocolT0 {
@@ -128,7 +128,7 @@ func (c *Card) Begin(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("pcsc: reader %q: waiting for the end of a transaction: %w", c.reader, context.Cause(ctx))
 	}
-	err := c.call(ctx, "begin a transaction", func() error {
+	err := c.call(ctx, "begin a transaction", scard.LeaveCard, func() error {
 		err := c.card.BeginTransaction()
 		if !errors.Is(err, scard.ErrResetCard) {
 			return err
@@ -155,7 +155,7 @@ func (c *Card) End(d smartcard.Disposition) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	return c.call(ctx, "end a transaction", func() error {
+	return c.call(ctx, "end a transaction", scard.ResetCard, func() error {
 		err := c.card.EndTransaction(disposition)
 		if errors.Is(err, scard.ErrResetCard) {
 			return nil // the transaction is over, and the card as fresh as can be
@@ -189,9 +189,9 @@ func (c *Card) release(d scard.Disposition) {
 	c.card, c.ctx = nil, nil
 }
 
-// call runs one PC/SC call. If ctx ends first, the call goes on by itself; the
-// card's state is unknown then, and when the call returns it is reset and left.
-func (c *Card) call(ctx context.Context, what string, f func() error) error {
+// call runs one PC/SC call. If ctx ends first, the call goes on by itself; when it
+// returns, the card is left, in the state that abandoned says.
+func (c *Card) call(ctx context.Context, what string, abandoned scard.Disposition, f func() error) error {
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -207,7 +207,7 @@ func (c *Card) call(ctx context.Context, what string, f func() error) error {
 		select {
 		case done <- err:
 		case <-ctx.Done():
-			c.release(scard.ResetCard)
+			c.release(abandoned)
 			c.lost = fmt.Errorf("pcsc: reader %q: a command was given up; open the card again: %w", c.reader, smartcard.ErrUnavailable)
 			<-c.turn
 		}

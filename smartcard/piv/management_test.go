@@ -1,0 +1,331 @@
+package piv_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"errors"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/setkit/setkit/smartcard"
+	"github.com/setkit/setkit/smartcard/piv"
+	"github.com/setkit/setkit/smartcard/virtual"
+)
+
+func TestManagementKey(t *testing.T) {
+	card, _ := newCard(t)
+	current := piv.ManagementKey{Algorithm: piv.TripleDES, Key: piv.FactoryManagementKey()}
+	for _, a := range []piv.ManagementAlgorithm{piv.AES128, piv.AES192, piv.AES256, piv.TripleDES} {
+		next := piv.ManagementKey{Algorithm: a, Key: make([]byte, a.KeyBytes())}
+		rand.Read(next.Key)
+		do(t, card, func(tx *piv.Tx) error {
+			if err := tx.Authenticate(current); err != nil {
+				return err
+			}
+			return tx.SetManagementKey(next)
+		})
+		err := card.Do(t.Context(), func(tx *piv.Tx) error { return tx.Authenticate(current) })
+		if !errors.Is(err, smartcard.StatusWrongParameters) {
+			t.Errorf("%02X: the key before: got %v, want 6A86", byte(a), err)
+		}
+		wrong := piv.ManagementKey{Algorithm: a, Key: bytes.Repeat([]byte{7}, a.KeyBytes())}
+		if err := card.Do(t.Context(), func(tx *piv.Tx) error { return tx.Authenticate(wrong) }); !errors.Is(err, smartcard.StatusSecurity) {
+			t.Errorf("%02X: wrong key: got %v, want 6982", byte(a), err)
+		}
+		// Without an algorithm the card is asked for it.
+		do(t, card, func(tx *piv.Tx) error { return tx.Authenticate(piv.ManagementKey{Key: next.Key}) })
+		current = next
+	}
+	for _, bad := range []piv.ManagementKey{
+		{Algorithm: piv.AES128, Key: make([]byte, 24)},
+		{Algorithm: 0x55, Key: make([]byte, 24)},
+		{Key: nil},
+	} {
+		if err := card.Do(t.Context(), func(tx *piv.Tx) error { return tx.Authenticate(bad) }); err == nil {
+			t.Errorf("key of %d bytes for %02X: no error", len(bad.Key), byte(bad.Algorithm))
+		}
+	}
+}
+
+// impostor is a card that accepts every management key without knowing it.
+type impostor struct{ smartcard.Card }
+
+func (c impostor) Transmit(ctx context.Context, cmd []byte) ([]byte, error) {
+	answer, err := c.Card.Transmit(ctx, cmd)
+	if cmd[1] == 0x87 && cmd[4] > 10 { // the second step
+		fake := append([]byte{0x7C, 0x0A, 0x82, 0x08}, make([]byte, 8)...)
+		return append(fake, 0x90, 0x00), err
+	}
+	return answer, err
+}
+
+func TestFalseCardFound(t *testing.T) {
+	card := piv.New(impostor{virtual.NewCard()}, piv.Options{})
+	err := card.Do(t.Context(), func(tx *piv.Tx) error {
+		return tx.Authenticate(piv.ManagementKey{Algorithm: piv.TripleDES, Key: bytes.Repeat([]byte{7}, 24)})
+	})
+	if err == nil || errors.Is(err, smartcard.StatusSecurity) {
+		t.Errorf("got %v, want that the card doesn't know the key", err)
+	}
+}
+
+func TestGenerate(t *testing.T) {
+	card, _ := newCard(t)
+	for slot, a := range map[piv.Slot]piv.Algorithm{
+		piv.SlotAuthentication:     piv.ECDSAP384,
+		piv.SlotSignature:          piv.ECDSAP256,
+		piv.SlotKeyManagement:      piv.RSA2048,
+		piv.SlotCardAuthentication: piv.ECDSAP256,
+	} {
+		if _, err := card.PublicKey(t.Context(), slot); !errors.Is(err, smartcard.StatusNotFound) {
+			t.Errorf("slot %v empty: got %v, want 6A82", slot, err)
+		}
+		public := generate(t, card, slot, a)
+		if got, err := piv.AlgorithmOf(public); err != nil || got != a {
+			t.Errorf("slot %v: got %v, %v, want %v", slot, got, err, a)
+		}
+		var info piv.KeyInfo
+		do(t, card, func(tx *piv.Tx) (err error) {
+			info, err = tx.KeyInfo(slot)
+			return err
+		})
+		want := map[piv.Slot]piv.PINPolicy{
+			piv.SlotAuthentication: piv.PINPolicyOnce, piv.SlotSignature: piv.PINPolicyAlways,
+			piv.SlotKeyManagement: piv.PINPolicyOnce, piv.SlotCardAuthentication: piv.PINPolicyNever,
+		}[slot]
+		if info.Algorithm != a || info.PINPolicy != want || !info.GeneratedOnCard {
+			t.Errorf("slot %v: got %+v, want %v, PIN %v, generated", slot, info, a, want)
+		}
+		if !public.(interface{ Equal(crypto.PublicKey) bool }).Equal(info.Public) {
+			t.Errorf("slot %v: metadata has another public key", slot)
+		}
+	}
+	err := card.Do(t.Context(), func(tx *piv.Tx) error {
+		_, err := tx.Generate(piv.SlotSignature, piv.ECDSAP256, piv.PINPolicyDefault)
+		return err
+	})
+	if !errors.Is(err, smartcard.StatusSecurity) {
+		t.Errorf("without authentication: got %v, want 6982", err)
+	}
+}
+
+// plain is a card without the YubiKey's additions.
+type plain struct{ smartcard.Card }
+
+func (c plain) Transmit(ctx context.Context, cmd []byte) ([]byte, error) {
+	if cmd[1] >= 0xF7 {
+		return []byte{0x6D, 0x00}, nil
+	}
+	return c.Card.Transmit(ctx, cmd)
+}
+
+func TestCardWithoutAdditions(t *testing.T) {
+	card := piv.New(plain{virtual.NewCard()}, piv.Options{})
+	if serial, err := card.Serial(t.Context()); err != nil || serial != "" {
+		t.Errorf("serial without CHUID: got %q, %v", serial, err)
+	}
+	public := generate(t, card, piv.SlotSignature, piv.ECDSAP256)
+	guid := piv.NewGUID()
+	cert := selfSigned(t, card, public)
+	administer(t, card, func(tx *piv.Tx) error {
+		if err := tx.PutObject(piv.ObjectCHUID, piv.NewCHUID(guid, time.Date(2030, 12, 31, 0, 0, 0, 0, time.UTC))); err != nil {
+			return err
+		}
+		return tx.PutCertificate(piv.SlotSignature, cert)
+	})
+	got, err := card.PublicKey(t.Context(), piv.SlotSignature)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !public.(interface{ Equal(crypto.PublicKey) bool }).Equal(got) {
+		t.Error("the public key is not that of the certificate")
+	}
+	if serial, err := card.Serial(t.Context()); err != nil || serial != hex.EncodeToString(guid[:]) {
+		t.Errorf("serial: got %q, %v, want %x", serial, err, guid[:])
+	}
+	do(t, card, func(tx *piv.Tx) error {
+		if v, err := tx.Version(); v != "" || err != nil {
+			t.Errorf("version: got %q, %v", v, err)
+		}
+		return nil
+	})
+}
+
+// selfSigned returns a certificate that slot 9c has signed.
+func selfSigned(t testing.TB, card *piv.Card, public crypto.PublicKey) *x509.Certificate {
+	t.Helper()
+	session := card.NewSession(t.Context(), piv.SessionConfig{PIN: (&answer{pin: factoryPIN}).ask})
+	defer session.Close()
+	signer, err := session.Signer(piv.SlotSignature, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func TestObjects(t *testing.T) {
+	card, _ := newCard(t)
+	guid := piv.NewGUID()
+	large := bytes.Repeat([]byte{0xA5}, 3000)
+	administer(t, card, func(tx *piv.Tx) error {
+		if err := tx.PutObject(piv.ObjectCHUID, piv.NewCHUID(guid, time.Date(2030, 12, 31, 0, 0, 0, 0, time.UTC))); err != nil {
+			return err
+		}
+		if err := tx.PutObject(piv.ObjectCCC, piv.NewCCC(guid)); err != nil {
+			return err
+		}
+		return tx.PutObject(0x5FFF00, large)
+	})
+	do(t, card, func(tx *piv.Tx) error {
+		if got, err := tx.GUID(); err != nil || got != guid {
+			t.Errorf("GUID: got %v, %v, want %v", got, err, guid)
+		}
+		got, err := tx.Object(0x5FFF00)
+		if diff := cmp.Diff(large, got); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+		if v, err := tx.Version(); v != "5.4.3" || err != nil {
+			t.Errorf("version: got %q, %v", v, err)
+		}
+		_, err = tx.Object(0x5FC106)
+		if !errors.Is(err, smartcard.StatusNotFound) {
+			t.Errorf("absent object: got %v, want 6A82", err)
+		}
+		return nil
+	})
+	administer(t, card, func(tx *piv.Tx) error { return tx.PutObject(0x5FFF00, nil) })
+	err := card.Do(t.Context(), func(tx *piv.Tx) error {
+		_, err := tx.Object(0x5FFF00)
+		return err
+	})
+	if !errors.Is(err, smartcard.StatusNotFound) {
+		t.Errorf("deleted object: got %v, want 6A82", err)
+	}
+}
+
+// TestCHUID compares with the object that a known card has: agency 9999, system
+// 9999, credential 999999, then series 0, issue 1, person 0, category 3.
+func TestCHUID(t *testing.T) {
+	got := hex.EncodeToString(piv.NewCHUID(piv.GUID{}, time.Date(2030, 1, 2, 0, 0, 0, 0, time.UTC)))
+	want := "3019d4e739da739ced39ce739d836858210842108421c84210c3eb" +
+		"3410" + "00000000000000000000000000000000" + "3508" + hex.EncodeToString([]byte("20300102")) + "3e00fe00"
+	if got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestPINManagement(t *testing.T) {
+	card, _ := newCard(t)
+	do(t, card, func(tx *piv.Tx) error {
+		if err := tx.ChangePIN([]byte(factoryPIN), []byte("24681357")); err != nil {
+			return err
+		}
+		if err := tx.ChangePUK([]byte(factoryPUK), []byte("87654321")); err != nil {
+			return err
+		}
+		return tx.VerifyPIN([]byte("24681357"))
+	})
+	do(t, card, func(tx *piv.Tx) error {
+		err := tx.ChangePUK([]byte(factoryPUK), []byte("11111111"))
+		wantPINError(t, err, 2)
+		err = tx.UnblockPIN([]byte("87654321"), []byte("135790"))
+		if err != nil {
+			return err
+		}
+		for _, bad := range []string{"", "12345", "123456789", "12345\xff"} {
+			if err := tx.VerifyPIN([]byte(bad)); !errors.Is(err, piv.ErrPINFormat) {
+				t.Errorf("PIN %q: got %v, want ErrPINFormat", bad, err)
+			}
+		}
+		// The count is seen although the PIN is verified.
+		if err := tx.VerifyPIN([]byte("135790")); err != nil {
+			return err
+		}
+		n, err := tx.PINTries()
+		if n != 3 {
+			t.Errorf("%d tries left, want 3", n)
+		}
+		return err
+	})
+}
+
+// deaf is a card with another application only.
+type deaf struct{ smartcard.Card }
+
+func (deaf) Transmit(context.Context, []byte) ([]byte, error) { return []byte{0x6A, 0x82}, nil }
+
+func TestNoPIV(t *testing.T) {
+	_, err := piv.New(deaf{virtual.NewCard()}, piv.Options{}).Serial(t.Context())
+	if !errors.Is(err, smartcard.StatusNotFound) {
+		t.Errorf("got %v, want 6A82", err)
+	}
+}
+
+// garbler answers with rubbish of the fuzzer's choice.
+type garbler struct {
+	smartcard.Card
+	body []byte
+}
+
+func (g garbler) Transmit(_ context.Context, cmd []byte) ([]byte, error) {
+	if cmd[1] == 0xA4 {
+		return []byte{0x90, 0x00}, nil
+	}
+	return append(bytes.Clone(g.body), 0x90, 0x00), nil
+}
+
+// FuzzAnswers lets a card answer anything.
+func FuzzAnswers(f *testing.F) {
+	f.Add([]byte{0x01, 0x01, 0x11, 0x02, 0x02, 0x02, 0x01, 0x03, 0x01, 0x01, 0x04, 0x02, 0x86, 0x00})
+	f.Add([]byte{0x01, 0x01, 0x07, 0x04, 0x08, 0x81, 0x01, 0x80, 0x82, 0x03, 0x01, 0x00, 0x01})
+	f.Add([]byte{0x53, 0x06, 0x70, 0x01, 0x30, 0x71, 0x01, 0x01})
+	f.Add([]byte{0x53, 0x12, 0x34, 0x10, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16})
+	f.Add([]byte{0x7C, 0x04, 0x80, 0x02, 0x30, 0x00})
+	f.Add([]byte{0x7F, 0x49, 0x03, 0x86, 0x01, 0x04})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if len(body) > 4096 {
+			return
+		}
+		card := piv.New(garbler{virtual.NewCard(), body}, piv.Options{})
+		err := card.Do(t.Context(), func(tx *piv.Tx) error {
+			for _, slot := range piv.Slots() {
+				if info, err := tx.KeyInfo(slot); err == nil && info.Public == nil {
+					t.Error("no error and no key")
+				}
+				if cert, err := tx.Certificate(slot); err == nil && cert == nil {
+					t.Error("no error and no certificate")
+				}
+			}
+			if g, err := tx.GUID(); err == nil && !bytes.Contains(body, g[:]) {
+				t.Errorf("GUID %v from nowhere", g)
+			}
+			if _, err := tx.Generate(piv.SlotSignature, piv.ECDSAP256, piv.PINPolicyDefault); err == nil && len(body) < 65 {
+				t.Error("a key from too few bytes")
+			}
+			if err := tx.Authenticate(piv.ManagementKey{Algorithm: piv.AES128, Key: make([]byte, 16)}); err == nil {
+				t.Error("a fixed answer proves a key")
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
