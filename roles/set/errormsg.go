@@ -99,7 +99,7 @@ func (e *ProtocolError) Error() string {
 		s += fmt.Sprintf(", extension %v", e.OID)
 	}
 	if e.Thumb != nil {
-		s += fmt.Sprintf(", certificate with thumbprint %x", e.Thumb.Thumbprint)
+		s += fmt.Sprintf(", certificate with thumbprint %v", e.Thumb.Thumbprint)
 	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()

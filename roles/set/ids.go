@@ -75,10 +75,19 @@ type BackKey []byte
 // DERType gives the bounds of a BackKey: up to an AES-256 key.
 func (BackKey) DERType() der.Type { return der.Type{Kind: der.Octets, Min: 1, Max: 32} }
 
-func (BackKey) String() string               { return masked }
-func (BackKey) LogValue() slog.Value         { return slog.StringValue(masked) }
-func (BackKey) Format(f fmt.State, _ rune)   { fmt.Fprint(f, masked) }
-func (BackKey) MarshalJSON() ([]byte, error) { return []byte(`"` + masked + `"`), nil }
+func (BackKey) String() string     { return masked }
+func (BackKeyData) String() string { return masked }
+
+func (BackKey) LogValue() slog.Value     { return slog.StringValue(masked) }
+func (BackKeyData) LogValue() slog.Value { return slog.StringValue(masked) }
+
+// BackKeyData masks itself too: fmt forgets the Format methods of what is inside when it meets a pointer
+// to it under a verb such as %s.
+func (BackKey) Format(f fmt.State, _ rune)     { fmt.Fprint(f, masked) }
+func (BackKeyData) Format(f fmt.State, _ rune) { fmt.Fprint(f, masked) }
+
+func (BackKey) MarshalJSON() ([]byte, error)     { return []byte(`"` + masked + `"`), nil }
+func (BackKeyData) MarshalJSON() ([]byte, error) { return []byte(`"` + masked + `"`), nil }
 
 // InstallRecurData says that a purchase is paid in instalments or recurs (SET §2.10).
 type InstallRecurData struct {
