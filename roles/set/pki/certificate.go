@@ -115,7 +115,7 @@ func checkFields(x *x509.Certificate, tbs *tbsCertificate) error {
 	if err := checkSignatureAlgorithm(x.SignatureAlgorithm); err != nil {
 		return err
 	}
-	validity, err := asn1.Marshal(struct{ NotBefore, NotAfter time.Time }{x.NotBefore, x.NotAfter})
+	validity, err := asn1.Marshal(struct{ NotBefore, NotAfter time.Time }{x.NotBefore.UTC(), x.NotAfter.UTC()})
 	if err != nil || !bytes.Equal(validity, tbs.Validity) {
 		return errors.New("validity not in its distinguished encoding")
 	}

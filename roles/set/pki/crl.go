@@ -166,7 +166,7 @@ func (l *CRL) takeEntries(tbs *tbsCRL) error {
 		}{e.Date, l.X509.RevokedCertificateEntries[i].RevocationTime})
 	}
 	for _, t := range times {
-		if b, err := asn1.Marshal(t.when); err != nil || string(b) != string(t.raw) {
+		if b, err := asn1.Marshal(t.when.UTC()); err != nil || string(b) != string(t.raw) {
 			return errors.New("a time is not in its distinguished encoding")
 		}
 	}

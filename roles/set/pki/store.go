@@ -120,7 +120,7 @@ func (v *Verifier) takeBCI(bci *BrandCRLIdentifier, certs []*Certificate, at tim
 	if !bci.Validity.contains(at) {
 		return fmt.Errorf("BrandCRLIdentifier %d: valid from %v to %v only", bci.Sequence, date(bci.Validity.NotBefore), date(bci.Validity.NotAfter))
 	}
-	err := v.bySomeSigner(certs, bci.SignedBy, at, v.checkRootCRLs)
+	err := v.bySigner(bci.authority, certs, bci.SignedBy, at, v.checkRootCRLs)
 	if err != nil {
 		return fmt.Errorf("BrandCRLIdentifier %d of brand %q: %w", bci.Sequence, bci.Brand, err)
 	}
@@ -134,16 +134,24 @@ func (v *Verifier) takeBCI(bci *BrandCRLIdentifier, certs []*Certificate, at tim
 
 // checkCRLSigner does not ask whether the signer of a CRL is revoked: if it is, so is all that it issued.
 func (v *Verifier) checkCRLSigner(l *CRL, certs []*Certificate, at time.Time) error {
-	return v.bySomeSigner(certs, l.SignedBy, at, func([]*Certificate, time.Time) *VerifyError { return nil })
+	err := v.bySigner(l.X509.AuthorityKeyId, certs, l.SignedBy, at, func([]*Certificate, time.Time) *VerifyError { return nil })
+	if err != nil {
+		return fmt.Errorf("CRL %d of %q: %w", l.Number, l.Issuer.Unit, err)
+	}
+	return nil
 }
 
-// bySomeSigner looks among certificates and roots for one that signedBy accepts and that has a valid path.
-func (v *Verifier) bySomeSigner(certs []*Certificate, signedBy func(*Certificate) error, at time.Time, check pathCheck) error {
+// bySigner looks among certificates and roots for one with the key of the identifier that signedBy
+// accepts and that has a valid path.
+func (v *Verifier) bySigner(keyID []byte, certs []*Certificate, signedBy func(*Certificate) error, at time.Time, check pathCheck) error {
 	if len(certs) > CandidatesMax {
 		return fmt.Errorf("%d certificates with it, at most %d are allowed", len(certs), CandidatesMax)
 	}
 	var first error
-	for _, c := range append(slices.Clone(v.roots), certs...) {
+	for _, c := range slices.Concat(v.roots, certs) {
+		if !bytes.Equal(c.X509.SubjectKeyId, keyID) {
+			continue
+		}
 		err := signedBy(c)
 		if err == nil {
 			_, err = v.verify(c, certs, at, check)
@@ -151,11 +159,14 @@ func (v *Verifier) bySomeSigner(certs []*Certificate, signedBy func(*Certificate
 		if err == nil {
 			return nil
 		}
-		if c.Use == Authority && first == nil {
+		if first == nil {
 			first = err
 		}
 	}
-	return errors.Join(errors.New("no certificate at hand verifies its signature"), first)
+	if first == nil {
+		return errors.New("the certificate of its signer is not at hand")
+	}
+	return first
 }
 
 // checkRootCRLs refuses a chain whose second certificate from the top its root has revoked.

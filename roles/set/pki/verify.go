@@ -103,7 +103,7 @@ func (v *Verifier) verify(leaf *Certificate, intermediates []*Certificate, at ti
 		return nil, refuse(Invalid, leaf, "%d intermediate certificates, at most %d are allowed", len(intermediates), CandidatesMax)
 	}
 	s := search{v: v, at: at, check: check, budget: linksMax}
-	for _, c := range append(slices.Clone(v.roots), intermediates...) {
+	for _, c := range slices.Concat(v.roots, intermediates) {
 		if !s.has(s.pool, c) {
 			s.pool = append(s.pool, c)
 		}

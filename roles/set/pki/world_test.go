@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/set/pki"
 )
 
@@ -187,11 +188,15 @@ func forge(t testing.TB, c *pki.Certificate, issuer party, change func(*x509.Cer
 	if err != nil {
 		t.Fatal(err)
 	}
-	setExtension(x, asn1.ObjectIdentifier{2, 5, 29, 35}, false, id)
+	setExtension(x, oidAuthorityKeyID, false, id)
 	if change != nil {
 		change(x)
 	}
-	raw, err := x509.CreateCertificate(rand.Reader, x, issuer.cert.X509, x.PublicKey, issuer.key)
+	parent := *issuer.cert.X509
+	if !slices.ContainsFunc(x.ExtraExtensions, func(e pkix.Extension) bool { return e.Id.Equal(oidAuthorityKeyID) }) {
+		parent.SubjectKeyId = nil // or x509 would put the extension back
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, x, &parent, x.PublicKey, issuer.key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,4 +222,13 @@ func setExtension(x *x509.Certificate, id asn1.ObjectIdentifier, critical bool, 
 	if value != nil {
 		x.ExtraExtensions = append(x.ExtraExtensions, pkix.Extension{Id: id, Critical: critical, Value: value})
 	}
+}
+
+func mustDER(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := der.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
