@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
 )
 
 // TestOpenSSL has openssl verify every chain and print what it reads in the certificates and CRLs.
@@ -114,4 +113,3 @@ func writePEM(t testing.TB, dir, name, kind string, raws ...[]byte) string {
 	}
 	return file
 }
-

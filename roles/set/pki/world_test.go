@@ -11,6 +11,7 @@ import (
 	"encoding/asn1"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,21 +65,31 @@ func ecKey(t testing.TB, c elliptic.Curve) crypto.Signer {
 	return k
 }
 
+// rsaKeys are a few RSA keys for all tests in turn: making one takes long.
+var (
+	rsaKeys [4]func() (*rsa.PrivateKey, error)
+	rsaNext atomic.Uint32
+)
+
+func init() {
+	for i := range rsaKeys {
+		rsaKeys[i] = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+	}
+}
+
 func rsa2048(t testing.TB) crypto.Signer {
 	t.Helper()
-	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	k, err := rsaKeys[rsaNext.Add(1)%uint32(len(rsaKeys))]()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return k
 }
 
-// exchangeKey is one RSA key for all key-exchange certificates: making one takes long.
-var exchangeKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
-
+// exchange is a key for key-exchange certificates, always the same one.
 func exchange(t testing.TB) crypto.Signer {
 	t.Helper()
-	k, err := exchangeKey()
+	k, err := rsaKeys[0]()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,215 @@
+// Package settest makes a world of SET parties with software keys, for tests of the protocol and of the
+// parties: a root, a brand CA, the three end-entity CAs, and whoever they certify.
+package settest
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/pki"
+)
+
+// Facts about the parties of every World.
+const (
+	Brand       = "Campus"
+	MerchantID  = "M-0001"
+	AcquirerBIN = "411111"
+	Software    = "setkit test"
+)
+
+// World is a certificate hierarchy and the clock that goes with it.
+type World struct {
+	Now  time.Time
+	Root *pki.Certificate
+
+	rootKey, brandKey crypto.Signer
+	brand             *pki.Certificate
+	cas               map[pki.Type]*authority
+}
+
+// authority is an end-entity CA.
+type authority struct {
+	key  crypto.Signer
+	cert *pki.Certificate
+}
+
+// Card is a cardholder with an account and a certificate.
+type Card struct {
+	Endpoint *set.Endpoint
+	Account  set.Account
+}
+
+// NewWorld makes the CAs.
+func NewWorld(t testing.TB) *World {
+	t.Helper()
+	w := &World{Now: time.Now().UTC().Truncate(time.Second), cas: make(map[pki.Type]*authority)}
+	w.rootKey, w.brandKey = ecKey(t), ecKey(t)
+	w.Root = w.issue(t, pki.Template{
+		Type: pki.RCA, Use: pki.Authority, Subject: pki.Name{Country: "CH", Brand: pki.RootName},
+		PublicKey: w.rootKey.Public(), NextRootKey: ecKey(t).Public(),
+	}, nil, w.rootKey)
+	w.brand = w.issue(t, pki.Template{
+		Type: pki.BCA, Use: pki.Authority, Subject: pki.Name{Country: "CH", Brand: Brand}, PublicKey: w.brandKey.Public(),
+	}, w.Root, w.rootKey)
+	for typ, name := range map[pki.Type]string{pki.CCA: "Cardholder CA", pki.MCA: "Merchant CA", pki.PCA: "Payment CA"} {
+		key := ecKey(t)
+		w.cas[typ] = &authority{key, w.issue(t, pki.Template{
+			Type: typ, Use: pki.Authority, Subject: pki.Name{Country: "CH", Brand: Brand, Unit: name}, PublicKey: key.Public(),
+		}, w.brand, w.brandKey)}
+	}
+	return w
+}
+
+func (w *World) issue(t testing.TB, template pki.Template, issuer *pki.Certificate, key crypto.Signer) *pki.Certificate {
+	t.Helper()
+	template.NotBefore, template.NotAfter = w.Now.Add(-time.Hour), w.Now.Add(365*24*time.Hour)
+	cert, err := pki.Issue(rand.Reader, template, issuer, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// Issue certifies under the end-entity CA that is responsible for the template's type.
+func (w *World) Issue(t testing.TB, template pki.Template) *pki.Certificate {
+	t.Helper()
+	ca := w.cas[map[pki.Type]pki.Type{pki.Card: pki.CCA, pki.Mer: pki.MCA, pki.Pgwy: pki.PCA}[template.Type]]
+	return w.issue(t, template, ca.cert, ca.key)
+}
+
+// Authority gives the certificate-signing key and certificate of the CCA, MCA or PCA.
+func (w *World) Authority(typ pki.Type) (*pki.Certificate, crypto.Signer) {
+	return w.cas[typ].cert, w.cas[typ].key
+}
+
+// Chain gives the CA certificates above the end entities of the CCA, MCA or PCA, without the root.
+func (w *World) Chain(typ pki.Type) []*pki.Certificate {
+	return []*pki.Certificate{w.cas[typ].cert, w.brand}
+}
+
+// Endpoint gives a party that trusts the root and has no keys.
+func (w *World) Endpoint(t testing.TB) *set.Endpoint {
+	t.Helper()
+	v, err := pki.NewVerifier([]*pki.Certificate{w.Root}, pki.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &set.Endpoint{Verifier: v, Software: Software}
+}
+
+// CA gives the endpoint that answers certificate messages for the CCA, MCA or PCA.
+func (w *World) CA(t testing.TB, typ pki.Type) *set.Endpoint {
+	t.Helper()
+	e := w.Endpoint(t)
+	name := w.cas[typ].cert.Subject
+	sign, exchange := ecKey(t), RSAKey(t)
+	e.SignKey, e.ExchangeKey, e.Chain = sign, exchange, []*pki.Certificate{w.cas[typ].cert, w.brand}
+	e.SignCert = w.issue(t, pki.Template{Type: typ, Use: pki.Signature, Subject: name, PublicKey: sign.Public()}, w.brand, w.brandKey)
+	e.ExchangeCert = w.issue(t, pki.Template{
+		Type: typ, Use: pki.KeyExchange, Subject: name, PublicKey: exchange.Public(), Tunneling: &pki.Tunneling{Supported: true},
+	}, w.brand, w.brandKey)
+	return e
+}
+
+// Merchant gives a merchant with the given number.
+func (w *World) Merchant(t testing.TB, id string) *set.Endpoint {
+	t.Helper()
+	data := &pki.MerchantData{
+		MerchantID: id, AcquirerBIN: AcquirerBIN, Country: 756,
+		Names: []pki.MerchantNames{{Language: "en", Name: "Book Shop " + id, City: "Bern", CountryName: "Switzerland"}},
+	}
+	name := pki.Name{Country: "CH", Brand: Brand, Unit: "Acquirer", CommonName: "Book Shop " + id}
+	return w.both(t, pki.Template{Type: pki.Mer, Subject: name, Merchant: data}, pki.MCA)
+}
+
+// Gateway gives a payment gateway that requires cardholder certificates.
+func (w *World) Gateway(t testing.TB, id string) *set.Endpoint {
+	t.Helper()
+	name := pki.Name{Country: "CH", Brand: Brand, Unit: "Acquirer", CommonName: id}
+	return w.both(t, pki.Template{Type: pki.Pgwy, Subject: name}, pki.PCA)
+}
+
+// both certifies a signature and a key-exchange key.
+func (w *World) both(t testing.TB, template pki.Template, ca pki.Type) *set.Endpoint {
+	t.Helper()
+	e := w.Endpoint(t)
+	sign, exchange := ecKey(t), RSAKey(t)
+	e.SignKey, e.ExchangeKey, e.Chain = sign, exchange, w.Chain(ca)
+	template.Use, template.PublicKey = pki.Signature, sign.Public()
+	e.SignCert = w.Issue(t, template)
+	template.Use, template.PublicKey = pki.KeyExchange, exchange.Public()
+	if template.Type == pki.Pgwy {
+		template.CardCertRequired, template.Tunneling = true, &pki.Tunneling{Supported: true}
+	}
+	e.ExchangeCert = w.Issue(t, template)
+	return e
+}
+
+// Card gives a cardholder with this account number, which expires next year.
+func (w *World) Card(t testing.TB, pan string) *Card {
+	t.Helper()
+	account := set.Account{
+		PAN: set.PAN(pan), CardExpiry: set.CardExpiry(fmt.Sprintf("%d12", w.Now.Year()+1)),
+		CardSecret: set.NewSecret(), PANSecret: set.NewSecret(),
+	}
+	id, err := pki.UniqueCardholderID(account.PANSecret[:], account.PAN, account.CardExpiry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := w.Endpoint(t)
+	key := ecKey(t)
+	e.SignKey, e.Chain = key, w.Chain(pki.CCA)
+	e.SignCert = w.Issue(t, pki.Template{
+		Type: pki.Card, Use: pki.Signature, PublicKey: key.Public(),
+		Subject: pki.Name{Country: "CH", Brand: Brand, Unit: "Issuing Bank", CommonName: id},
+	})
+	return &Card{e, account}
+}
+
+func ecKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// rsaKeys keeps keys between tests: making one takes long, and no test needs a secret one.
+var (
+	rsaMutex sync.Mutex
+	rsaNext  = make(map[testing.TB]int)
+	rsaKeys  []*rsa.PrivateKey
+)
+
+// RSAKey gives an RSA-2048 key, another one for each call of a test.
+func RSAKey(t testing.TB) *rsa.PrivateKey {
+	t.Helper()
+	rsaMutex.Lock()
+	defer rsaMutex.Unlock()
+	n := rsaNext[t]
+	if n == 0 {
+		t.Cleanup(func() {
+			rsaMutex.Lock()
+			defer rsaMutex.Unlock()
+			delete(rsaNext, t)
+		})
+	}
+	rsaNext[t]++
+	if n == len(rsaKeys) {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rsaKeys = append(rsaKeys, key)
+	}
+	return rsaKeys[n]
+}
