@@ -182,3 +182,43 @@ func (tx *Tx) Generate(slot Slot, a Algorithm, policy PINPolicy) (crypto.PublicK
 	}
 	return public, nil
 }
+
+// resetRoundsMax bounds the wrong tries of FactoryReset: a card counts to 15.
+const resetRoundsMax = 20
+
+// FactoryReset gives the card the state in which it left the factory: its keys
+// and objects are deleted, PIN, PUK and management key are the well-known ones.
+// It needs no secret, only the card (YubiKey): PIN and PUK are blocked first.
+func (tx *Tx) FactoryReset() error {
+	version, err := tx.Version()
+	if err != nil {
+		return err
+	}
+	if version == "" { // before anything is blocked for nothing
+		return errors.New("piv: this card cannot be reset")
+	}
+	if err := block(func(wrong []byte) error { return tx.VerifyPIN(wrong) }); err != nil {
+		return err
+	}
+	if err := block(func(wrong []byte) error { return tx.ChangePUK(wrong, wrong) }); err != nil {
+		return err
+	}
+	_, err = tx.command("reset the card", iso7816.Command{INS: insReset})
+	return err
+}
+
+// block tries wrong values until none is left to try.
+func block(try func(wrong []byte) error) error {
+	for range resetRoundsMax {
+		err := try([]byte(rand.Text()[:PINBytesMax]))
+		var refused *smartcard.PINError
+		switch {
+		case err == nil: // by chance it was right
+		case !errors.As(err, &refused):
+			return err
+		case refused.TriesLeft == 0:
+			return nil
+		}
+	}
+	return fmt.Errorf("piv: PIN or PUK is not blocked after %d wrong tries", resetRoundsMax)
+}

@@ -266,6 +266,30 @@ func TestPINManagement(t *testing.T) {
 	})
 }
 
+func TestFactoryReset(t *testing.T) {
+	card, recorder := newCard(t)
+	generate(t, card, piv.SlotSignature, piv.ECDSAP256)
+	do(t, card, func(tx *piv.Tx) error {
+		if err := tx.ChangePIN([]byte(factoryPIN), []byte("24681357")); err != nil {
+			return err
+		}
+		return tx.FactoryReset()
+	})
+	if _, err := card.PublicKey(t.Context(), piv.SlotSignature); !errors.Is(err, smartcard.StatusNotFound) {
+		t.Errorf("the key after a reset: got %v, want 6A82", err)
+	}
+	do(t, card, func(tx *piv.Tx) error { return tx.VerifyPIN([]byte(factoryPIN)) })
+
+	// A card that cannot be reset is not blocked for nothing.
+	recorder.Take()
+	if err := piv.New(plain{recorder}, piv.Options{}).Do(t.Context(), func(tx *piv.Tx) error { return tx.FactoryReset() }); err == nil {
+		t.Error("no error from a card without reset")
+	}
+	if n := pinTries(t, card); n != 3 {
+		t.Errorf("%d tries left, want 3", n)
+	}
+}
+
 // deaf is a card with another application only.
 type deaf struct{ smartcard.Card }
 

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"crypto/rand"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -223,6 +222,3 @@ func NewCCC(g GUID) []byte {
 	}
 	return value
 }
-
-// absent says if err means that the card doesn't have what was asked for.
-func absent(err error) bool { return errors.Is(err, smartcard.StatusNotFound) }

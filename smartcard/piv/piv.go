@@ -165,6 +165,7 @@ const (
 	insPutData          = 0xDB
 	insMetadata         = 0xF7
 	insSerial           = 0xF8
+	insReset            = 0xFB
 	insVersion          = 0xFD
 	insSetManagementKey = 0xFF
 

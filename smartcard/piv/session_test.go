@@ -141,7 +141,7 @@ func TestDecrypt(t *testing.T) {
 		}
 	}
 	for name, opts := range map[string]crypto.DecrypterOpts{
-		"PKCS #1 v1.5": &rsa.PKCS1v15DecryptOptions{},
+		"another type": &rsa.PSSOptions{},
 		"nothing":      nil,
 		"SHA-1":        &rsa.OAEPOptions{Hash: crypto.SHA1},
 	} {
