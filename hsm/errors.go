@@ -1,0 +1,139 @@
+package hsm
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/miekg/pkcs11"
+)
+
+var (
+	// ErrUnavailable matches every error that means the token cannot be used at present: no library,
+	// no token, a lost session, a device error, or too many callers. Trying later may help.
+	ErrUnavailable = errors.New("HSM is not available")
+
+	// ErrNotFound matches the error for a key that is not in its token.
+	ErrNotFound = errors.New("key not found")
+
+	// ErrKeyExists matches the error for a key whose label is taken.
+	ErrKeyExists = errors.New("a key with this label exists")
+
+	// ErrTokenExists matches the error for a token whose label is taken.
+	ErrTokenExists = errors.New("a token with this label exists")
+
+	// ErrNotPermitted matches the error for a key that is used against its purpose.
+	ErrNotPermitted = errors.New("the key's usages do not permit this")
+
+	// ErrNotAuthentic matches the error for sealed data that this key did not seal with these
+	// associated data, or that was changed since.
+	ErrNotAuthentic = errors.New("sealed data are not authentic")
+)
+
+// Tries is what a token tells about the tries left for its PIN. No token tells their number.
+type Tries int
+
+const (
+	TriesUnknown Tries = iota // the token tells nothing
+	TriesReduced              // at least one wrong PIN since the last right one
+	TriesOneLeft              // one more wrong PIN locks the token
+	TriesNone                 // the PIN is locked
+)
+
+// PINError is the refusal of a PIN by a token.
+type PINError struct {
+	Token string // label of the token
+	Code  string // of PKCS#11, such as CKR_PIN_INCORRECT; empty when the token was not asked
+	Tries Tries
+}
+
+func (e *PINError) Error() string {
+	s := fmt.Sprintf("token %q refuses the PIN", e.Token)
+	if e.Code != "" {
+		s += " (" + e.Code + ")"
+	}
+	switch e.Tries {
+	case TriesReduced:
+		s += ": it counts wrong PINs: check the PIN source before another try"
+	case TriesOneLeft:
+		s += ": one more wrong PIN locks the token: check the PIN source before another try"
+	case TriesNone:
+		s += ": the PIN is locked: the security officer must set a new one"
+	default:
+		s += ": check the PIN source before another try"
+	}
+	return s
+}
+
+func triesFrom(tokenFlags uint) Tries {
+	switch {
+	case tokenFlags&pkcs11.CKF_USER_PIN_LOCKED != 0:
+		return TriesNone
+	case tokenFlags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
+		return TriesOneLeft
+	case tokenFlags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0:
+		return TriesReduced
+	}
+	return TriesUnknown
+}
+
+// callError is a PKCS#11 function that returned an error code.
+type callError struct {
+	function string
+	code     pkcs11.Error
+}
+
+func (e *callError) Error() string { return e.function + ": " + codeName(e.code) }
+
+// Is makes the codes that mean a lost device, session or login match ErrUnavailable.
+func (e *callError) Is(target error) bool {
+	if target != ErrUnavailable {
+		return false
+	}
+	switch e.code {
+	case pkcs11.CKR_HOST_MEMORY, pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_DEVICE_ERROR,
+		pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_KEY_HANDLE_INVALID,
+		pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_SESSION_COUNT,
+		pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_TOKEN_NOT_PRESENT,
+		pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_USER_NOT_LOGGED_IN,
+		pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED:
+		return true
+	}
+	return false
+}
+
+// named gives the error of a PKCS#11 function the function's name.
+func named(function string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if code, ok := errors.AsType[pkcs11.Error](err); ok {
+		return &callError{function, code}
+	}
+	return fmt.Errorf("%s: %w", function, err)
+}
+
+// codeOf returns the PKCS#11 code in err, or CKR_OK if there is none.
+func codeOf(err error) pkcs11.Error {
+	if e, ok := errors.AsType[*callError](err); ok {
+		return e.code
+	}
+	code, _ := errors.AsType[pkcs11.Error](err)
+	return code
+}
+
+// codeName returns the name of a code as PKCS#11 spells it. The pkcs11 package knows most of them,
+// and tells them only inside its error text.
+func codeName(code pkcs11.Error) string {
+	text := code.Error()
+	if i := strings.LastIndex(text, "CKR_"); i >= 0 {
+		return text[i:]
+	}
+	switch code {
+	case pkcs11.CKR_ACTION_PROHIBITED:
+		return "CKR_ACTION_PROHIBITED"
+	case pkcs11.CKR_CURVE_NOT_SUPPORTED:
+		return "CKR_CURVE_NOT_SUPPORTED"
+	}
+	return fmt.Sprintf("CKR_0x%X", uint(code))
+}
