@@ -6,7 +6,7 @@
 //
 // A store is written once. What both engines take:
 //
-//   - placeholders $1, $2 ... in the order of their first use
+//   - placeholders $1, $2 ... in any order, each as often as needed
 //   - columns TEXT, BYTEA and BIGINT; times as BIGINT in Unix seconds or milliseconds, money as BIGINT
 //     in minor units; no BOOLEAN, no TIMESTAMP, no floating point, no generated keys
 //   - INSERT ... ON CONFLICT DO NOTHING, RETURNING, and counting the rows affected. A plain INSERT that

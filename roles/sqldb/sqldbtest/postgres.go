@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -48,9 +48,20 @@ func (l *lazyServer) stop() {
 	}
 }
 
+// keeper runs the server until its standard input ends, which it does with the test process however that
+// ends. SIGQUIT makes PostgreSQL stop at once. $0 is the directory to remove.
+const keeper = `
+exec 3<&0
+"$@" & server=$!
+(exec >/dev/null 2>&1; read -r _ <&3; kill -QUIT $server) &
+wait $server
+rm -rf "$0"
+`
+
 type server struct {
-	dir       string // data, socket and log
+	dir       string // data and socket
 	cmd       *exec.Cmd
+	alive     io.Closer // the keeper's standard input
 	exited    chan struct{}
 	databases atomic.Int64
 }
@@ -71,7 +82,7 @@ func startServer() (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{dir: dir, exited: make(chan struct{})}
+	s := &server{dir: dir}
 	if err := s.start(bin, cred); err != nil {
 		s.stop()
 		return nil, fmt.Errorf("start a PostgreSQL for the tests: %w", err)
@@ -125,27 +136,25 @@ func (s *server) start(bin string, cred *syscall.Credential) error {
 	}
 
 	var log bytes.Buffer // read only after the process exited
-	s.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-F",
+	s.cmd = exec.Command("/bin/sh", "-c", keeper, s.dir, filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-F",
 		"-c", "listen_addresses=", "-c", "full_page_writes=off", "-c", "synchronous_commit=off",
 		"-c", "max_connections="+strconv.Itoa(connectionsMax), "-c", "shared_buffers=16MB")
-	s.cmd.Dir = s.dir
+	s.cmd.Dir = "/"
 	s.cmd.Stdout, s.cmd.Stderr = &log, &log
-	// SIGQUIT makes PostgreSQL stop at once, and clean up its own children and shared memory. It comes
-	// when the parent thread ends, so that thread is kept by waiting for the process on it.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred, Pdeathsig: syscall.SIGQUIT}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer close(s.exited)
-		err := s.cmd.Start()
-		started <- err
-		if err == nil {
-			s.cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	// Its own process group, so that an interrupt from the terminal does not go past the keeper.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred, Setpgid: true}
+	var err error
+	if s.alive, err = s.cmd.StdinPipe(); err != nil {
 		return err
 	}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.exited = make(chan struct{})
+	go func() {
+		defer close(s.exited)
+		s.cmd.Wait()
+	}()
 	return s.waitReady(&log)
 }
 
@@ -168,8 +177,8 @@ func (s *server) waitReady(log *bytes.Buffer) error {
 }
 
 func (s *server) stop() {
-	if s.cmd != nil && s.cmd.Process != nil {
-		s.cmd.Process.Signal(syscall.SIGQUIT)
+	if s.exited != nil {
+		s.alive.Close()
 		<-s.exited
 	}
 	os.RemoveAll(s.dir)
