@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"time"
 
 	"github.com/setkit/setkit/roles/set/cms"
 	"github.com/setkit/setkit/roles/set/der"
@@ -20,13 +19,14 @@ type Certificate struct {
 	Use     Use
 	Subject Name
 
-	PrivateKeyUsage  *Period             // when the private key may sign; nil for a key-exchange key
-	NextRootKey      *cms.DetachedDigest // hashedRootKey: of a root only
-	Merchant         *MerchantData       // of a merchant only
-	CardCertRequired bool                // of a gateway's key-exchange certificate: unsigned purchases are refused
-	Tunneling        *Tunneling          // of key-exchange certificates of gateways and CAs
-	SETExtensions    []asn1.ObjectIdentifier
-	pathLen          int // certificates allowed between this one and the leaf's; -1 without limit
+	PrivateKeyUsage  *Period                 // when the private key may sign; nil for a key-exchange key
+	NextRootKey      *cms.DetachedDigest     // hashedRootKey: of a root only
+	Merchant         *MerchantData           // of a merchant only
+	CardCertRequired bool                    // of a gateway's key-exchange certificate: unsigned purchases are refused
+	Tunneling        *Tunneling              // of key-exchange certificates of gateways and CAs
+	SETExtensions    []asn1.ObjectIdentifier // message extensions that a gateway supports, in its key-exchange certificate
+
+	pathLen int // certificates allowed between this one and the leaf's; -1 without limit
 }
 
 // signed is the outer structure of certificates, CRLs and BrandCRLIdentifiers.
@@ -42,11 +42,13 @@ type tbsCertificate struct {
 	Serial     *big.Int
 	Algorithm  cms.AlgorithmIdentifier
 	Issuer     der.Raw
-	Validity   der.Raw
+	Validity   validity
 	Subject    der.Raw
 	SPKI       der.Raw
 	Extensions []extension `der:"[3]e size=1..32"`
 }
+
+type validity struct{ NotBefore, NotAfter asn1Time }
 
 const (
 	versionX509     = 2
@@ -115,9 +117,8 @@ func checkFields(x *x509.Certificate, tbs *tbsCertificate) error {
 	if err := checkSignatureAlgorithm(x.SignatureAlgorithm); err != nil {
 		return err
 	}
-	validity, err := asn1.Marshal(struct{ NotBefore, NotAfter time.Time }{x.NotBefore.UTC(), x.NotAfter.UTC()})
-	if err != nil || !bytes.Equal(validity, tbs.Validity) {
-		return errors.New("validity not in its distinguished encoding")
+	if err := errors.Join(checkTime(tbs.Validity.NotBefore, x.NotBefore), checkTime(tbs.Validity.NotAfter, x.NotAfter)); err != nil {
+		return fmt.Errorf("validity: %w", err)
 	}
 	if x.NotAfter.Before(x.NotBefore) {
 		return errors.New("validity ends before it starts")

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
@@ -125,7 +126,7 @@ func parseCRL(raw []byte) (*CRL, error) {
 	if tbs.Version != versionCRL {
 		return nil, fmt.Errorf("version field %d, want %d", tbs.Version, versionCRL)
 	}
-	x, err := x509.ParseRevocationList(append([]byte(nil), raw...))
+	x, err := x509.ParseRevocationList(bytes.Clone(raw))
 	if err != nil {
 		return nil, err
 	}
@@ -142,36 +143,43 @@ func parseCRL(raw []byte) (*CRL, error) {
 	return l, l.takeExtensions(&tbs)
 }
 
+// takeEntries looks at the times first: only if x509 found them where tbs has them, the entries of both
+// are the same.
 func (l *CRL) takeEntries(tbs *tbsCRL) error {
-	times := []struct {
-		raw  asn1Time
-		when time.Time
-	}{{tbs.ThisUpdate, l.X509.ThisUpdate}, {tbs.NextUpdate, l.X509.NextUpdate}}
+	x := l.X509
+	if err := errors.Join(checkTime(tbs.ThisUpdate, x.ThisUpdate), checkTime(tbs.NextUpdate, x.NextUpdate)); err != nil {
+		return fmt.Errorf("thisUpdate or nextUpdate: %w", err)
+	}
+	if x.NextUpdate.Before(x.ThisUpdate) {
+		return errors.New("nextUpdate before thisUpdate")
+	}
+	if len(tbs.Revoked) != len(x.RevokedCertificateEntries) {
+		return errors.New("malformed entries")
+	}
 	for i, e := range tbs.Revoked {
 		if err := checkSerial(e.Serial); err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
-		for _, x := range e.Extensions {
-			if x.Critical {
-				return fmt.Errorf("entry %d: unknown critical extension %v", i, x.ID)
+		if err := checkTime(e.Date, x.RevokedCertificateEntries[i].RevocationTime); err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		for _, ext := range e.Extensions {
+			if ext.Critical {
+				return fmt.Errorf("entry %d: unknown critical extension %v", i, ext.ID)
 			}
 		}
-		if l.revoked[string(e.Serial.Bytes())] {
+		if l.Revokes(e.Serial) {
 			return fmt.Errorf("entry %d: serial number %x twice", i, e.Serial)
 		}
 		l.revoked[string(e.Serial.Bytes())] = true
-		times = append(times, struct {
-			raw  asn1Time
-			when time.Time
-		}{e.Date, l.X509.RevokedCertificateEntries[i].RevocationTime})
 	}
-	for _, t := range times {
-		if b, err := asn1.Marshal(t.when.UTC()); err != nil || string(b) != string(t.raw) {
-			return errors.New("a time is not in its distinguished encoding")
-		}
-	}
-	if l.X509.NextUpdate.Before(l.X509.ThisUpdate) {
-		return errors.New("nextUpdate before thisUpdate")
+	return nil
+}
+
+// checkTime tells whether raw is the distinguished encoding of when.
+func checkTime(raw asn1Time, when time.Time) error {
+	if b, err := asn1.Marshal(when.UTC()); err != nil || !bytes.Equal(b, raw) {
+		return errors.New("time missing or not in its distinguished encoding")
 	}
 	return nil
 }
@@ -211,11 +219,16 @@ func (l *CRL) takeExtensions(tbs *tbsCRL) error {
 // Revokes tells whether the CRL lists the serial number.
 func (l *CRL) Revokes(serial *big.Int) bool { return l.revoked[string(serial.Bytes())] }
 
+// isOf tells whether the CRL says that it is issuer's.
+func (l *CRL) isOf(issuer *Certificate) bool {
+	return bytes.Equal(l.X509.RawIssuer, issuer.X509.RawSubject) && bytes.Equal(l.X509.AuthorityKeyId, issuer.X509.SubjectKeyId)
+}
+
 // SignedBy tells whether issuer signed the CRL and may do so.
 func (l *CRL) SignedBy(issuer *Certificate) error {
 	x, ix := l.X509, issuer.X509
 	switch {
-	case string(x.RawIssuer) != string(ix.RawSubject) || string(x.AuthorityKeyId) != string(ix.SubjectKeyId):
+	case !l.isOf(issuer):
 		return fmt.Errorf("CRL %d: its issuer is not %v", l.Number, issuer)
 	case ix.KeyUsage&x509.KeyUsageCRLSign == 0:
 		return fmt.Errorf("CRL %d: %v may not sign CRLs", l.Number, issuer)

@@ -3,7 +3,6 @@ package pki_test
 import (
 	"bytes"
 	"encoding/asn1"
-	"slices"
 	"testing"
 
 	"github.com/setkit/setkit/roles/set/cms"
@@ -125,11 +124,5 @@ func withExtension(t testing.TB, c *pki.Certificate, id asn1.ObjectIdentifier, v
 	}
 	tbs := tbsOf(t, c.X509.Raw)
 	tbs[len(tbs)-1] = asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 3, IsCompound: true, Bytes: mustASN1(t, list)}
-	var outer []asn1.RawValue
-	if _, err := asn1.Unmarshal(c.X509.Raw, &outer); err != nil {
-		t.Fatal(err)
-	}
-	outer = slices.Clone(outer)
-	outer[0] = asn1.RawValue{FullBytes: mustASN1(t, tbs)}
-	return mustASN1(t, outer)
+	return withTBS(t, c.X509.Raw, tbs)
 }

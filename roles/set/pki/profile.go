@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -144,9 +145,9 @@ func checkPlacement(c *Certificate, d *decoded) error {
 func (c *Certificate) checkUnder(issuer *Certificate) error {
 	x, ix := c.X509, issuer.X509
 	switch {
-	case string(x.RawIssuer) != string(ix.RawSubject):
+	case !bytes.Equal(x.RawIssuer, ix.RawSubject):
 		return errors.New("its issuer's name is another")
-	case string(x.AuthorityKeyId) != string(ix.SubjectKeyId):
+	case !bytes.Equal(x.AuthorityKeyId, ix.SubjectKeyId):
 		return errors.New("its issuer has another key identifier")
 	case ix.KeyUsage&x509.KeyUsageCertSign == 0:
 		return fmt.Errorf("%v may not sign certificates", issuer)

@@ -211,12 +211,7 @@ func TestParseRefusesTBS(t *testing.T) {
 		if parts[c.at].FullBytes = c.to; c.to == nil {
 			parts = slices.Delete(parts, c.at, c.at+1)
 		}
-		var outer []asn1.RawValue
-		if _, err := asn1.Unmarshal(w.cca.cert.X509.Raw, &outer); err != nil {
-			t.Fatal(err)
-		}
-		outer[0] = asn1.RawValue{FullBytes: mustASN1(t, parts)}
-		if got, err := pki.ParseCertificate(mustASN1(t, outer)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if got, err := pki.ParseCertificate(withTBS(t, w.cca.cert.X509.Raw, parts)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: gave %v, %v, want an error with %q", c.what, got, err, c.want)
 		}
 	}
@@ -233,6 +228,17 @@ func tbsOf(t testing.TB, raw []byte) []asn1.RawValue {
 		t.Fatal(err)
 	}
 	return tbs
+}
+
+// withTBS puts another signed part into a certificate, CRL or BCI, whose signature then is wrong.
+func withTBS(t testing.TB, raw []byte, tbs []asn1.RawValue) []byte {
+	t.Helper()
+	var outer []asn1.RawValue
+	if _, err := asn1.Unmarshal(raw, &outer); err != nil {
+		t.Fatal(err)
+	}
+	outer[0] = asn1.RawValue{FullBytes: mustASN1(t, tbs)}
+	return mustASN1(t, outer)
 }
 
 func TestIssueRefuses(t *testing.T) {

@@ -267,6 +267,29 @@ func TestParseCRLRefuses(t *testing.T) {
 			t.Errorf("%s: error %v, want one with %q", what, err, c.want)
 		}
 	}
+	// thisUpdate, nextUpdate and entries follow version, algorithm and issuer.
+	valid := crl(t, w.pca, 1, w.all["pgwy signature"].cert).X509.Raw
+	for what, c := range map[string]struct {
+		from, to int
+		by       []byte
+		want     string
+	}{
+		"no nextUpdate":          {4, 5, nil, "nextUpdate"},
+		"time without seconds":   {3, 4, []byte("\x17\x0b2606150000Z"), "thisUpdate"},
+		"entry of serial zero":   {5, 6, []byte("\x30\x14\x30\x12\x02\x01\x00\x17\x0d260615000000Z"), "serial number"},
+		"entry's time malformed": {5, 6, []byte("\x30\x07\x30\x05\x02\x01\x01\x17\x00"), "malformed"},
+		"version 1":              {0, 1, nil, "Version"},
+		"no extensions":          {6, 7, nil, "Extensions: missing"},
+	} {
+		tbs := tbsOf(t, valid)
+		tbs = slices.Concat(tbs[:c.from:c.from], []asn1.RawValue{{FullBytes: c.by}}, tbs[c.to:])
+		if c.by == nil {
+			tbs = slices.Delete(tbs, c.from, c.from+1)
+		}
+		if _, err := pki.ParseCRL(withTBS(t, valid, tbs)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one with %q", what, err, c.want)
+		}
+	}
 	if _, err := pki.ParseCRL(make([]byte, pki.CRLSizeMax+1)); err == nil || !strings.Contains(err.Error(), "are allowed") {
 		t.Errorf("oversized: %v", err)
 	}
@@ -292,6 +315,101 @@ func TestBCIOctets(t *testing.T) {
 	octets := []string{"\x02\x01\x00", "\x02\x01\x07", "\x1a\x04Acme", "\x18\x0f20260615110000Z", "\x18\x0f20260625120000Z"}
 	if diff := cmp.Diff(octets, got[:5]); diff != "" || len(got) != 7 || got[5][0] != '\xa0' || got[6][0] != '\xa1' {
 		t.Errorf("elements (-want +got):\n%s\nand %x", diff, got[5:])
+	}
+}
+
+func TestListsUnderEveryKey(t *testing.T) {
+	t.Parallel()
+	for name, key := range map[string]newKey{"P-384": p384, "RSA": rsa2048} {
+		w := newWorld(t, key, true)
+		l, gcaNone := crl(t, w.pca, 1, w.all["pgwy signature"].cert), crl(t, w.gca, 9)
+		v := update(t, verifier(t, w, pki.Options{RequireBCI: true}), w, bci(t, w.bca, 1, l, gcaNone), l, gcaNone, crl(t, w.root, 1))
+		_, err := v.Verify(w.all["pgwy signature"].cert, w.intermediates(), now)
+		refused(t, err, pki.Revoked, w.all["pgwy signature"].cert, "revoked by CRL 1")
+		if _, err := v.Verify(w.all["pgwy exchange"].cert, w.intermediates(), now); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		// What was kept serves a new Verifier.
+		again := verifier(t, w, pki.Options{RequireBCI: true, Store: v.Store()})
+		_, err = again.Verify(w.all["pgwy signature"].cert, w.intermediates(), now)
+		refused(t, err, pki.Revoked, w.all["pgwy signature"].cert, "revoked by CRL 1")
+	}
+}
+
+func TestParseBCIRefuses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, p256, false)
+	valid := bci(t, w.bca, 1, crl(t, w.pca, 1)).Raw
+	const version, brand, notBefore, crls, extensions = 0, 2, 3, 5, 6
+	for what, c := range map[string]struct {
+		at   int
+		by   string // the element's DER
+		want string
+	}{
+		"version":                 {version, "\x02\x01\x01", "version 1, want 0"},
+		"no brand":                {brand, "\x1a\x00", "Brand: size 0"},
+		"brand not displayable":   {brand, "\x1e\x02\x20\x2e", "cannot be displayed"},
+		"UTCTime":                 {notBefore, "\x17\x0d260615000000Z", "NotBefore: unexpected tag"},
+		"dates swapped":           {notBefore, "\x18\x0f20990615000000Z", "ends before it starts"},
+		"negative CRL number":     {crls, "\xa0\x07\x30\x05\x30\x00\x02\x01\xff", "negative number"},
+		"malformed issuer name":   {crls, "\xa0\x07\x30\x05\x04\x00\x02\x01\x01", "malformed name"},
+		"critical extension":      {extensions, "\xa1\x0d\x30\x0b\x06\x02\x2a\x03\x01\x01\xff\x04\x02\x05\x00", "unknown critical extension 1.2.3"},
+		"no authority":            {extensions, "\xa1\x0a\x30\x08\x06\x02\x2a\x03\x04\x02\x05\x00", "no extension authorityKeyIdentifier"},
+		"malformed authority":     {extensions, "\xa1\x0b\x30\x09\x06\x03\x55\x1d\x23\x04\x02\x30\x00", "authorityKeyIdentifier"},
+		"element after the last":  {extensions, "\xa1\x0f\x30\x0d\x06\x03\x55\x1d\x23\x04\x06\x30\x04\x80\x02\x01\x02\x05\x00", "after the last field"},
+		"encoded default in list": {extensions, "\xa1\x0d\x30\x0b\x06\x02\x2a\x03\x01\x01\x00\x04\x02\x05\x00", "not the distinguished encoding"},
+	} {
+		tbs := tbsOf(t, valid)
+		tbs[c.at].FullBytes = []byte(c.by)
+		if _, err := pki.ParseBCI(withTBS(t, valid, tbs)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one with %q", what, err, c.want)
+		}
+	}
+	var outer []asn1.RawValue
+	if _, err := asn1.Unmarshal(valid, &outer); err != nil {
+		t.Fatal(err)
+	}
+	for what, alg := range map[string]string{
+		"SHA-1 with RSA":         "\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x05\x05\x00",
+		"SHA-256 with RSA, bare": "\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b",
+		"ECDSA with parameters":  "\x30\x0c\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02\x05\x00",
+	} {
+		outer[1].FullBytes = []byte(alg)
+		if _, err := pki.ParseBCI(mustASN1(t, outer)); err == nil || !strings.Contains(err.Error(), "is refused") {
+			t.Errorf("%s: error %v, want a refusal", what, err)
+		}
+	}
+	if _, err := pki.ParseBCI(make([]byte, pki.BCISizeMax+1)); err == nil || !strings.Contains(err.Error(), "are allowed") {
+		t.Errorf("oversized: %v", err)
+	}
+}
+
+func TestBCISignedBy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, p256, false)
+	b := bci(t, w.bca, 1)
+	if err := b.SignedBy(w.bca.cert); err != nil {
+		t.Error(err)
+	}
+	otherBrand := forged(t, w.bca.cert, w.root, func(x *x509.Certificate) {
+		x.RawSubject = rdns(t, attr{6, "DK"}, attr{10, "Other"})
+	})
+	otherKey := forged(t, w.bca.cert, w.root, func(x *x509.Certificate) { x.PublicKey = p256(t).Public() })
+	ended := forged(t, w.bca.cert, w.root, func(x *x509.Certificate) {
+		setExtension(x, oidPrivateKeyPeriod, false, mustDER(t, pki.Period{NotBefore: now.Add(-20 * day), NotAfter: now.Add(-10 * day)}))
+	})
+	for what, c := range map[string]struct {
+		signer *pki.Certificate
+		want   string
+	}{
+		"gateway CA":    {w.pca.cert, "its signer is not"},
+		"another brand": {otherBrand, "signed for brand"},
+		"another key":   {otherKey, "signature on"},
+		"key retired":   {ended, "private key usage period"},
+	} {
+		if err := b.SignedBy(c.signer); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one with %q", what, err, c.want)
+		}
 	}
 }
 

@@ -94,7 +94,7 @@ func (v *Verifier) takeRootCRL(l *CRL) error {
 // rootOf gives the root that the CRL says it is from.
 func (v *Verifier) rootOf(l *CRL) *Certificate {
 	for _, root := range v.roots {
-		if bytes.Equal(l.X509.RawIssuer, root.X509.RawSubject) && bytes.Equal(l.X509.AuthorityKeyId, root.X509.SubjectKeyId) {
+		if l.isOf(root) {
 			return root
 		}
 	}
@@ -176,7 +176,7 @@ func (v *Verifier) checkRootCRLs(chain []*Certificate, _ time.Time) *VerifyError
 	}
 	top, root := chain[len(chain)-2], chain[len(chain)-1]
 	for _, l := range v.store.CRLs {
-		if bytes.Equal(l.X509.RawIssuer, root.X509.RawSubject) && l.Revokes(top.X509.SerialNumber) {
+		if l.isOf(root) && l.Revokes(top.X509.SerialNumber) {
 			return refuse(Revoked, top, "revoked by the root's CRL %d", l.Number)
 		}
 	}
