@@ -56,6 +56,7 @@ type everything struct {
 	Any     []der.Raw `der:"[4] set opt"`
 	Pick    pick
 	Ratio   der.Real
+	Shade   *color    `der:"[6] opt"`
 	Trailer *der.Null `der:"opt"`
 }
 
@@ -67,7 +68,7 @@ func full() everything {
 		ID: []byte{9}, Name: "Zürich", BIN: "411111", Color: 2, Flags: 1 << 8,
 		When: time.Date(2026, 11, 22, 10, 9, 8, 0, time.UTC), OID: asn1.ObjectIdentifier{2, 23, 42, 0, 12},
 		Inner: &inner{7}, Items: []inner{{1}, {2}}, Any: []der.Raw{{2, 1, 9}, {5, 0}},
-		Pick: pick{Far: ptr(true)}, Ratio: der.NewReal(0.1), Trailer: &der.Null{},
+		Pick: pick{Far: ptr(true)}, Ratio: der.NewReal(0.1), Shade: ptr(color(1)), Trailer: &der.Null{},
 	}
 }
 

@@ -117,7 +117,7 @@ func defaultValue(s string) (int64, error) {
 
 // typeOf gives what a Typer says of itself.
 func typeOf(t reflect.Type) (Type, bool) {
-	if !t.Implements(typerType) {
+	if t.Kind() == reflect.Pointer || !t.Implements(typerType) { // a pointer has its element's methods
 		return Type{}, false
 	}
 	return reflect.Zero(t).Interface().(Typer).DERType(), true
