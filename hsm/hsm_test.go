@@ -210,7 +210,8 @@ func TestDecrypt(t *testing.T) {
 	good := encrypt([]byte("secret"), []byte("L"))
 	flipped := slices.Clone(good)
 	flipped[100] ^= 1
-	sha1Made, err := rsa.EncryptPKCS1v15(rand.Reader, pub, []byte("secret"))
+	//lint:ignore SA1019 what must be refused has to be made first
+	otherPadding, err := rsa.EncryptPKCS1v15(rand.Reader, pub, []byte("secret"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +219,7 @@ func TestDecrypt(t *testing.T) {
 		"flipped bit": flipped, "short": good[1:], "long": append([]byte{0}, good...), "empty": nil,
 		"zero": make([]byte, pub.Size()), "modulus": pub.N.Bytes(), "all ones": bytes.Repeat([]byte{0xff}, pub.Size()),
 		"other label": encrypt([]byte("secret"), []byte("M")), "no label": encrypt([]byte("secret"), nil),
-		"PKCS #1 v1.5": sha1Made,
+		"PKCS #1 v1.5": otherPadding,
 	}
 	for name, c := range bad {
 		got, err := key.Decrypt(nil, c, &rsa.OAEPOptions{Hash: crypto.SHA256, Label: []byte("L")})
@@ -226,8 +227,10 @@ func TestDecrypt(t *testing.T) {
 			t.Errorf("%s: got %x, %v; want rsa.ErrDecryption itself", name, got, err)
 		}
 	}
+	//lint:ignore SA1019 what must be refused has to be named
+	v15, v15Key := &rsa.PKCS1v15DecryptOptions{}, &rsa.PKCS1v15DecryptOptions{SessionKeyLen: 32}
 	for name, opts := range map[string]crypto.DecrypterOpts{
-		"nil": nil, "PKCS #1 v1.5": &rsa.PKCS1v15DecryptOptions{}, "session key": &rsa.PKCS1v15DecryptOptions{SessionKeyLen: 32},
+		"nil": nil, "PKCS #1 v1.5": v15, "session key": v15Key,
 		"OAEP SHA-1": &rsa.OAEPOptions{Hash: crypto.SHA1}, "mixed": &rsa.OAEPOptions{Hash: crypto.SHA256, MGFHash: crypto.SHA1},
 		"nil OAEP": (*rsa.OAEPOptions)(nil),
 	} {

@@ -43,7 +43,7 @@ func ParseURI(s string) (URI, error) {
 	}
 	rest, ok := strings.CutPrefix(s, "pkcs11:")
 	if !ok {
-		return URI{}, errors.New("PKCS#11 URI does not begin with pkcs11:")
+		return URI{}, errors.New("not a PKCS#11 URI: it does not begin with \"pkcs11:\"")
 	}
 	path, query, hasQuery := strings.Cut(rest, "?")
 	if path != "" {

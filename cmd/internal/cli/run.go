@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/setkit/setkit/hsm"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -41,8 +42,8 @@ func (e *exitError) Unwrap() error { return e.err }
 // Usage marks err as the caller's mistake: exit code 2. Usage(nil) is nil.
 func Usage(err error) error { return withCode(exitUsage, err) }
 
-// Device marks err as a device that is not available (HSM, card, reader): exit code 3.
-// Device(nil) is nil.
+// Device marks err as a device that is not available (card, reader): exit code 3. An error that
+// matches [hsm.ErrUnavailable] has that code by itself. Device(nil) is nil.
 func Device(err error) error { return withCode(exitDevice, err) }
 
 // Peer marks err as another party that is not available: exit code 4. Peer(nil) is nil.
@@ -95,6 +96,9 @@ func exitCode(err error) int {
 	}
 	if e, ok := errors.AsType[*exitError](err); ok {
 		return e.code
+	}
+	if errors.Is(err, hsm.ErrUnavailable) {
+		return exitDevice
 	}
 	// urfave has no exported type for this one.
 	if strings.HasPrefix(err.Error(), "Required flag") {
