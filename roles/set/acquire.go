@@ -196,20 +196,23 @@ func (e *Endpoint) capToken(data CapTokenData) (*CapToken, error) {
 	return &CapToken{Enc: &enc}, err
 }
 
+// foreignToken is the answer to a token that this gateway did not make.
+var foreignToken = &ProtocolError{Code: SignatureFailure, Err: errors.New("not a token of this gateway")}
+
 // openCapToken gives the data of a token that this gateway made.
 func (e *Endpoint) openCapToken(token CapToken) (data CapTokenData, err error) {
 	if token.Enc == nil {
-		return data, errors.New("not a token of this gateway")
+		return data, foreignToken
 	}
 	sd, err := e.recipient().OpenEnc(typesCapToken, *token.Enc)
 	if err != nil {
-		return data, err
+		return data, protocol(err)
 	}
 	if !sd.Names(0, e.SignCert.X509) {
-		return data, errors.New("token signed by another gateway")
+		return data, foreignToken
 	}
 	if err := sd.Verify(0, e.SignCert.X509.PublicKey); err != nil {
-		return data, err
+		return data, protocol(err)
 	}
 	return data, decode(sd.Content, &data)
 }
@@ -275,10 +278,10 @@ func (e *Endpoint) openCapItem(item CapItem, token CapToken) (OpenedCapItem, err
 		return o, nil
 	}
 	data, err := e.openCapToken(token)
-	var device interface{ Unavailable() bool }
+	var bad *ProtocolError
 	switch {
-	case errors.As(err, &device) && device.Unavailable():
-		return o, err
+	case err != nil && !errors.As(err, &bad):
+		return o, err // the device is away
 	case err != nil || data.AuthRRPID != item.AuthRRPID:
 		o.Code = CapInvalidCapToken
 		return o, nil

@@ -111,7 +111,8 @@ const (
 
 func (bc BlockContents) hashed() bool { return bc&0x80 != 0 }
 
-// Recipient is a key-exchange private key with its certificate.
+// Recipient is a key-exchange private key with its certificate. For a ciphertext that does not decrypt
+// the key returns rsa.ErrDecryption, as Go's own does.
 type Recipient struct {
 	Key         crypto.Decrypter
 	Certificate *x509.Certificate
@@ -229,10 +230,11 @@ func (r Recipient) Decrypt(ci ContentInfo, contentType asn1.ObjectIdentifier, bc
 	}
 	block, err := r.Key.Decrypt(rand.Reader, to.EncryptedKey, &rsa.OAEPOptions{Hash: crypto.SHA256})
 	if err != nil {
-		if unavailable(err) {
-			return nil, nil, err
+		// Every other error is the device's, and says nothing of the ciphertext.
+		if errors.Is(err, rsa.ErrDecryption) {
+			return nil, nil, ErrDecrypt
 		}
-		return nil, nil, ErrDecrypt
+		return nil, nil, fmt.Errorf("key-exchange key: %w", err)
 	}
 	defer clear(block)
 	key, hash, extra, ok := splitBlock(block, bc)
@@ -249,13 +251,6 @@ func (r Recipient) Decrypt(ci ContentInfo, contentType asn1.ObjectIdentifier, bc
 		}
 	}
 	return plaintext, bytes.Clone(extra), nil
-}
-
-// unavailable tells the failure of a device, which the caller must see, from that of a ciphertext, whose
-// cause nobody may see.
-func unavailable(err error) bool {
-	var device interface{ Unavailable() bool }
-	return errors.As(err, &device) && device.Unavailable()
 }
 
 // DecryptBack undoes EncryptBack.
