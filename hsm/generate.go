@@ -26,7 +26,8 @@ const unfinishedPrefix = "unfinished-"
 // key so loses it again, and GenerateKey fails. Labels are unique in a token; a key for
 // [PurposeCertSign], and no other, has a label that begins with cert-sign.
 //
-// Keys are made one at a time. Generation itself cannot be interrupted; an RSA key takes seconds.
+// Keys are made one at a time, and the token does nothing else meanwhile. Generation itself cannot be
+// interrupted; a long RSA key takes seconds.
 func (t *Token) GenerateKey(ctx context.Context, label string, purpose Purpose, typ KeyType) (KeyInfo, error) {
 	p, err := planFor(label, purpose, typ)
 	if err != nil {
@@ -58,38 +59,32 @@ func planFor(label string, purpose Purpose, typ KeyType) (plan, error) {
 	return p, nil
 }
 
-func (t *Token) generate(ctx context.Context, label string, p plan, typ KeyType) (KeyInfo, error) {
+func (t *Token) generate(ctx context.Context, label string, p plan, typ KeyType) (info KeyInfo, err error) {
 	if err := t.m.create.lock(ctx); err != nil {
 		return KeyInfo{}, err
 	}
 	defer t.m.create.unlock()
-	if err := t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+	leave, err := t.enterAlone(ctx)
+	if err != nil {
+		return KeyInfo{}, err
+	}
+	defer leave()
+	err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		taken, _, err := keysLabelled(lib, sh, label)
 		if err == nil && len(taken) > 0 {
 			err = ErrKeyExists
 		}
 		return err
-	}); err != nil {
+	})
+	if err != nil {
 		return KeyInfo{}, err
 	}
 	random := make([]byte, 16)
 	rand.Read(random)
-	id, temporary := random, label
-	made := func() ([]byte, error) { return id, t.generateSecret(ctx, label, id, p, typ) }
-	if p.class == pkcs11.CKO_PRIVATE_KEY {
-		temporary = unfinishedPrefix + hex.EncodeToString(random)
-		made = func() ([]byte, error) { return t.generatePair(ctx, label, temporary, random, p, typ) }
+	if p.class == pkcs11.CKO_SECRET_KEY {
+		return t.generateSecret(label, random, p, typ)
 	}
-	finalID, err := made()
-	var info KeyInfo
-	if err == nil {
-		info, err = t.checkNew(ctx, label, finalID, p, typ)
-	}
-	if err != nil {
-		cleanup := context.WithoutCancel(ctx)
-		return KeyInfo{}, errors.Join(err, t.destroy(cleanup, temporary, random), t.destroy(cleanup, label, finalID))
-	}
-	return info, nil
+	return t.generatePair(label, random, p, typ)
 }
 
 // usageAttributes sets every usage, true or false: a token's own defaults are generous.
@@ -118,58 +113,61 @@ func keyAttributes(label string, id []byte, modifiable bool, all []usage, grante
 	return set, usageAttributes(set, all, granted)
 }
 
-func (t *Token) generateSecret(ctx context.Context, label string, id []byte, p plan, typ KeyType) error {
+func (t *Token) generateSecret(label string, id []byte, p plan, typ KeyType) (KeyInfo, error) {
 	set, err := keyAttributes(label, id, false, secretUsages, p.usages)
 	if err != nil {
-		return err
+		return KeyInfo{}, err
 	}
 	cipher := crypto11.CipherAES
 	if typ == HMACSHA256 {
 		cipher = crypto11.CipherGeneric
 	}
-	leave, err := t.enter(ctx)
-	if err != nil {
-		return err
+	if _, err := t.c11.GenerateSecretKeyWithAttributes(set, 256, cipher); err != nil {
+		return KeyInfo{}, errors.Join(named("C_GenerateKey", err), t.destroy(label, id))
 	}
-	defer leave()
-	_, err = t.c11.GenerateSecretKeyWithAttributes(set, 256, cipher)
-	return named("C_GenerateKey", err)
+	info, err := t.checkNew(label, id, p, typ)
+	if err != nil {
+		return KeyInfo{}, errors.Join(err, t.destroy(label, id))
+	}
+	return info, nil
 }
 
-// generatePair makes a key pair and returns its CKA_ID. That is known only when the pair exists, and
-// an unmodifiable key takes no new one; so the pair is made under a temporary label, and the private
-// key copied to its final, unmodifiable form.
-func (t *Token) generatePair(ctx context.Context, label, temporary string, random []byte, p plan, typ KeyType) ([]byte, error) {
+// generatePair makes a key pair. Its CKA_ID is known only when the pair exists, and an unmodifiable
+// key takes no new one; so the pair is made under a temporary label, and the private key copied to
+// its final, unmodifiable form.
+func (t *Token) generatePair(label string, random []byte, p plan, typ KeyType) (KeyInfo, error) {
+	temporary := unfinishedPrefix + hex.EncodeToString(random)
 	private, err := keyAttributes(temporary, random, true, privateUsages, p.usages)
 	if err != nil {
-		return nil, err
+		return KeyInfo{}, err
 	}
 	public, err := crypto11.NewAttributeSetWithIDAndLabel(random, []byte(temporary))
 	if err != nil {
-		return nil, err
+		return KeyInfo{}, err
 	}
 	if err := errors.Join(public.Set(pkcs11.CKA_TOKEN, true), public.Set(pkcs11.CKA_PRIVATE, false),
 		usageAttributes(public, publicUsages, p.publicUsages)); err != nil {
-		return nil, err
+		return KeyInfo{}, err
 	}
-	if err := t.generateOnToken(ctx, public, private, typ); err != nil {
-		return nil, err
+	if err := t.generateOnToken(public, private, typ); err != nil {
+		return KeyInfo{}, errors.Join(named("C_GenerateKeyPair", err), t.destroy(temporary, random))
 	}
 	var id []byte
-	err = t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-		var err error
+	err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) (err error) {
 		id, err = finishPair(lib, sh, label, random)
 		return err
 	})
-	return id, err
+	var info KeyInfo
+	if err == nil {
+		info, err = t.checkNew(label, id, p, typ)
+	}
+	if err != nil {
+		return KeyInfo{}, errors.Join(err, t.destroy(temporary, random), t.destroy(label, id))
+	}
+	return info, nil
 }
 
-func (t *Token) generateOnToken(ctx context.Context, public, private crypto11.AttributeSet, typ KeyType) error {
-	leave, err := t.enter(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
+func (t *Token) generateOnToken(public, private crypto11.AttributeSet, typ KeyType) (err error) {
 	switch typ {
 	case ECP256:
 		_, err = t.c11.GenerateECDSAKeyPairWithAttributes(public, private, elliptic.P256())
@@ -184,7 +182,7 @@ func (t *Token) generateOnToken(ctx context.Context, public, private crypto11.At
 	default:
 		err = fmt.Errorf("%s is not a key pair", typ)
 	}
-	return named("C_GenerateKeyPair", err)
+	return err
 }
 
 // finishPair gives the pair with the temporary id its final label and CKA_ID.
@@ -238,8 +236,12 @@ func oneObject(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, class uint, id []byte) 
 }
 
 // checkNew reads the new key back and compares it with what was asked for.
-func (t *Token) checkNew(ctx context.Context, label string, id []byte, p plan, typ KeyType) (KeyInfo, error) {
-	k, err := t.find(ctx, label)
+func (t *Token) checkNew(label string, id []byte, p plan, typ KeyType) (KeyInfo, error) {
+	var k *key
+	err := t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) (err error) {
+		k, err = t.findIn(lib, sh, label)
+		return err
+	})
 	if err != nil {
 		return KeyInfo{}, err
 	}
@@ -268,11 +270,11 @@ func (t *Token) checkNew(ctx context.Context, label string, id []byte, p plan, t
 }
 
 // destroy destroys the keys and public keys with this label and CKA_ID.
-func (t *Token) destroy(ctx context.Context, label string, id []byte) error {
+func (t *Token) destroy(label string, id []byte) error {
 	if len(id) == 0 {
 		return nil
 	}
-	err := t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+	err := t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		for _, class := range []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PUBLIC_KEY} {
 			found, err := findObjects(lib, sh, ofClass(class), pkcs11.NewAttribute(pkcs11.CKA_ID, id),
 				pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))

@@ -200,31 +200,32 @@ func (k *key) id() ([]byte, error) { return hex.DecodeString(k.info.ID) }
 func (k *key) fail(err error) error { return k.tok.keyError(k.info.Label, err) }
 
 // find returns the one private or secret key labelled label.
-func (t *Token) find(ctx context.Context, label string) (*key, error) {
-	var found []*key
-	err := t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-		handles, classes, err := keysLabelled(lib, sh, label)
-		if err != nil {
-			return err
-		}
-		for i, h := range handles {
-			info, err := readKey(lib, sh, classes[i], h)
-			if err != nil {
-				return err
-			}
-			found = append(found, &key{t, classes[i], h, info})
-		}
-		return nil
+func (t *Token) find(ctx context.Context, label string) (k *key, err error) {
+	err = t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		k, err = t.findIn(lib, sh, label)
+		return err
 	})
+	if err != nil {
+		return nil, t.keyError(label, err)
+	}
+	return k, nil
+}
+
+func (t *Token) findIn(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string) (*key, error) {
+	handles, classes, err := keysLabelled(lib, sh, label)
 	switch {
 	case err != nil:
-		return nil, t.keyError(label, err)
-	case len(found) == 0:
-		return nil, t.keyError(label, fmt.Errorf("%w: see set-hsm keys list", ErrNotFound))
-	case len(found) > 1:
-		return nil, t.keyError(label, fmt.Errorf("%d keys have this label: which one is meant cannot be told", len(found)))
+		return nil, err
+	case len(handles) == 0:
+		return nil, fmt.Errorf("%w: see set-hsm keys list", ErrNotFound)
+	case len(handles) > 1:
+		return nil, fmt.Errorf("%d keys have this label: which one is meant cannot be told", len(handles))
 	}
-	return found[0], nil
+	info, err := readKey(lib, sh, classes[0], handles[0])
+	if err != nil {
+		return nil, err
+	}
+	return &key{t, classes[0], handles[0], info}, nil
 }
 
 // keysLabelled finds the private and secret keys labelled label, with their classes.

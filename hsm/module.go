@@ -20,7 +20,7 @@ type module struct {
 	lib  *pkcs11.Ctx // loaded for good: some libraries do not survive being unloaded
 
 	admin  mutex // serialises opening, closing, listing and initialising tokens
-	create mutex // serialises the creation of keys: SoftHSM fails when two are made at once
+	create mutex // serialises the creation of keys: SoftHSM fails when two are made at once, in any token
 
 	// calls is held for reading during every call on an open token, and for writing while the
 	// library is initialised or finalised and while a token's sessions are closed.

@@ -266,14 +266,32 @@ func (t *Token) fail(what string, err error) error {
 
 // enter begins a call on the token: no more than the token has sessions for, and none while the
 // library changes state. The caller calls leave when the call has ended.
-func (t *Token) enter(ctx context.Context) (leave func(), err error) {
-	select {
-	case t.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+func (t *Token) enter(ctx context.Context) (leave func(), err error) { return t.enterAs(ctx, 1) }
+
+// enterAlone begins a call during which no other runs on the token: SoftHSM fails to make a key, and
+// leaves the torso of one, when another session searches the token meanwhile. The caller holds
+// m.create, so that two never wait for each other's last place.
+func (t *Token) enterAlone(ctx context.Context) (leave func(), err error) {
+	return t.enterAs(ctx, cap(t.slots))
+}
+
+func (t *Token) enterAs(ctx context.Context, places int) (leave func(), err error) {
+	taken := 0
+	free := func() {
+		for range taken {
+			<-t.slots
+		}
+	}
+	for ; taken < places; taken++ {
+		select {
+		case t.slots <- struct{}{}:
+		case <-ctx.Done():
+			free()
+			return nil, context.Cause(ctx)
+		}
 	}
 	t.m.calls.RLock()
-	leave = func() { t.m.calls.RUnlock(); <-t.slots }
+	leave = func() { t.m.calls.RUnlock(); free() }
 	if t.closed.Load() {
 		leave()
 		return nil, fmt.Errorf("the token is closed: %w", ErrUnavailable)
@@ -288,14 +306,19 @@ func briefly() (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(context.Background(), waitSecondsMax*time.Second, errBusy)
 }
 
-// session runs f with a session that is logged in and nobody else's. If f fails, the session is
-// closed: an operation may be left pending in it.
+// session runs f with a session that is logged in and nobody else's.
 func (t *Token) session(ctx context.Context, f func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
 	leave, err := t.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	return t.withSession(f)
+}
+
+// withSession is session for a caller that has entered. If f fails, the session is closed: an
+// operation may be left pending in it.
+func (t *Token) withSession(f func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
 	sh, err := t.takeSession()
 	if err != nil {
 		return err

@@ -1,0 +1,117 @@
+package hsm
+
+import (
+	"context"
+	"crypto"
+
+	"github.com/miekg/pkcs11"
+)
+
+// DecodeOAEP is for the fuzz target.
+var DecodeOAEP = decodeOAEP
+
+// CodeName and TriesFrom are tables without another way in.
+var (
+	CodeName  = func(code uint) string { return codeName(pkcs11.Error(code)) }
+	TriesFrom = triesFrom
+)
+
+// ImportSecret puts a secret key with a known value into the token, as GenerateKey would have made it
+// but for its origin.
+func ImportSecret(ctx context.Context, t *Token, label string, purpose Purpose, value []byte) error {
+	p := plans[purpose]
+	kind := pkcs11.CKK_AES
+	if purpose == PurposeMAC {
+		kind = pkcs11.CKK_GENERIC_SECRET
+	}
+	set, err := keyAttributes(label, []byte(label), false, secretUsages, p.usages)
+	if err != nil {
+		return err
+	}
+	template := append(set.ToSlice(), ofClass(pkcs11.CKO_SECRET_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, kind), pkcs11.NewAttribute(pkcs11.CKA_VALUE, value))
+	return t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		_, err := lib.CreateObject(sh, template)
+		return err
+	})
+}
+
+// GenerateWithUsages asks the token for a P-256 key that can sign, and takes it for good only if the
+// token says that it has usages.
+func GenerateWithUsages(ctx context.Context, t *Token, label string, usages ...string) error {
+	_, err := t.generate(ctx, label, plan{class: pkcs11.CKO_PRIVATE_KEY, usages: usages, publicUsages: []string{"verify"}}, ECP256)
+	return err
+}
+
+// Confuse returns a signer that takes itself for a and whose handle is that of b, as after a lost
+// session.
+func Confuse(a, b crypto.Signer) crypto.Signer {
+	return &signer{a.(*signer).key, b.(*signer).c11}
+}
+
+// HoldSessions takes every session of the token until release.
+func HoldSessions(t *Token) (release func()) {
+	for range cap(t.slots) {
+		t.slots <- struct{}{}
+	}
+	return func() {
+		for range cap(t.slots) {
+			<-t.slots
+		}
+	}
+}
+
+// IdleSessions is the number of sessions of our own that wait for work.
+func IdleSessions(t *Token) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.idle)
+}
+
+// CountObjects counts the token's keys and public keys.
+func CountObjects(ctx context.Context, t *Token) (n int, err error) {
+	err = t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		found, err := findObjects(lib, sh)
+		n = len(found)
+		return err
+	})
+	return n, err
+}
+
+// TryToModify asks the token to let a private key do more than it may.
+func TryToModify(ctx context.Context, t *Token, label string) error {
+	k, err := t.find(ctx, label)
+	if err != nil {
+		return err
+	}
+	return t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		return named("C_SetAttributeValue", lib.SetAttributeValue(sh, k.handle, []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, true),
+		}))
+	})
+}
+
+// RawSigner returns a function that signs with nothing between it and C_Sign, in a session of its
+// own: what a benchmark is measured against.
+func RawSigner(s crypto.Signer, mechanism uint) (sign func([]byte) error, done func(), err error) {
+	k := s.(*signer).key
+	lib := k.tok.m.lib
+	sh, err := lib.OpenSession(k.tok.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}
+	return func(data []byte) error {
+		if err := lib.SignInit(sh, m, k.handle); err != nil {
+			return err
+		}
+		_, err := lib.Sign(sh, data)
+		return err
+	}, func() { lib.CloseSession(sh) }, nil
+}
+
+// The mechanisms of the benchmarks.
+const (
+	MechanismECDSA = uint(pkcs11.CKM_ECDSA)
+	MechanismRSA   = uint(pkcs11.CKM_RSA_PKCS)
+)
