@@ -1,0 +1,164 @@
+package finnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/moov-io/iso8583"
+)
+
+const (
+	replyTimeout   = 30 * time.Second // SET §7.10
+	connectTimeout = 3 * time.Second
+	echoInterval   = 20 * time.Second
+	echoTimeout    = 10 * time.Second
+	inFlightMax    = 256
+)
+
+// Client is an acquirer's, or a certificate authority's, way to one issuer. It holds one connection, over
+// which requests of several goroutines go at the same time, opens it when it is needed and again after
+// it was lost, and tests it with an echo every 20 seconds.
+//
+// A request waits 30 seconds for its answer, or until its context ends. Its error is [ErrUnavailable]
+// when nothing was sent, [ErrNoReply] when the outcome is unknown, and otherwise says what is wrong
+// with the request, which was then not sent.
+type Client struct {
+	addr string
+	log  *slog.Logger
+
+	dialing chan struct{} // holds one token: one goroutine connects, the others wait for it
+
+	mu     sync.Mutex // guards the following
+	link   *link      // nil, or maybe dead
+	closed bool
+}
+
+// NewClient makes a client of the issuer at addr (host:port). It does not connect yet.
+func NewClient(addr string, log *slog.Logger) *Client {
+	return &Client{addr: addr, log: log.With("issuer", addr), dialing: make(chan struct{}, 1)}
+}
+
+// Authorize asks for an authorization. The card number is needed for nothing that may follow.
+func (c *Client) Authorize(ctx context.Context, a *Authorization) (Answer, error) {
+	m, err := a.encode()
+	if err != nil {
+		return Answer{}, fmt.Errorf("authorization: %w", err)
+	}
+	return c.exchange(ctx, kindAuthorize, m)
+}
+
+// Verify asks whether a person is the cardholder of an account: [Approved], or [DoNotHonour] whatever
+// does not match.
+func (c *Client) Verify(ctx context.Context, a *AccountCheck) (ResponseCode, error) {
+	m, err := a.encode()
+	if err != nil {
+		return "", fmt.Errorf("account check: %w", err)
+	}
+	answer, err := c.exchange(ctx, kindVerify, m)
+	return answer.Code, err
+}
+
+// Reverse takes an authorization back. It may be sent as often as needed, also for an authorization that
+// never reached the issuer: that is then refused should it still arrive.
+func (c *Client) Reverse(ctx context.Context, r *Reversal) (ResponseCode, error) {
+	m, err := r.encode()
+	if err != nil {
+		return "", fmt.Errorf("reversal: %w", err)
+	}
+	answer, err := c.exchange(ctx, kindReverse, m)
+	return answer.Code, err
+}
+
+// Clear books a capture. It may be sent as often as needed.
+func (c *Client) Clear(ctx context.Context, cl *Clearing) (ResponseCode, error) {
+	m, err := cl.encode()
+	if err != nil {
+		return "", fmt.Errorf("clearing: %w", err)
+	}
+	answer, err := c.exchange(ctx, kindClear, m)
+	return answer.Code, err
+}
+
+// Echo asks whether the issuer is there.
+func (c *Client) Echo(ctx context.Context) error {
+	m, err := newEcho()
+	if err != nil {
+		return err
+	}
+	answer, err := c.exchange(ctx, kindEcho, m)
+	if err == nil && answer.Code != Approved {
+		err = fmt.Errorf("issuer %s answers an echo with %s", c.addr, answer.Code)
+	}
+	return err
+}
+
+func newEcho() (*iso8583.Message, error) {
+	return encodeEcho(randomSTAN(), time.Now().UTC().Format(transmissionLayout))
+}
+
+// Close closes the connection. Requests under way end with [ErrNoReply].
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.link != nil {
+		c.link.fail(errors.New("client was closed"))
+		c.link = nil
+	}
+	return nil
+}
+
+func (c *Client) exchange(ctx context.Context, k *kind, m *iso8583.Message) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
+	defer cancel()
+	l, err := c.connect(ctx)
+	if err != nil {
+		return Answer{}, fmt.Errorf("%s: %w: %w", k.name, ErrUnavailable, err)
+	}
+	answer, err := l.exchange(ctx, m)
+	if err != nil {
+		return Answer{}, fmt.Errorf("%s: %w", k.name, err)
+	}
+	if answer.Code == Malfunction {
+		return answer, fmt.Errorf("%s: issuer answers %s: %w", k.name, answer.Code, ErrNoReply)
+	}
+	return answer, nil
+}
+
+// connect gives a connection that works as far as is known.
+func (c *Client) connect(ctx context.Context) (*link, error) {
+	select {
+	case c.dialing <- struct{}{}:
+		defer func() { <-c.dialing }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	c.mu.Lock()
+	l, closed := c.link, c.closed
+	c.mu.Unlock()
+	if closed {
+		return nil, errors.New("client was closed")
+	}
+	if l != nil && l.alive() {
+		return l, nil
+	}
+	d := net.Dialer{Timeout: connectTimeout}
+	conn, err := d.DialContext(ctx, "tcp", c.addr)
+	if err != nil {
+		return nil, err
+	}
+	l = newLink(conn, c.log)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		l.fail(errors.New("client was closed"))
+		return nil, errors.New("client was closed")
+	}
+	c.link = l
+	return l, nil
+}
