@@ -21,11 +21,13 @@
 // A wrong PIN is tried once. A new key's attributes are read back, and a key that differs from what
 // was asked for is destroyed. Every signature is verified with the public key before it is returned,
 // because a handle that has outlived its session can name another key. A session in which a call
-// failed is closed, because some libraries leave the failed operation pending in it.
+// failed is closed, because some libraries leave the failed operation pending in it; crypto11 does
+// not let go of its sessions, and so it gets nothing to sign that has not been checked, and nothing
+// to decrypt.
 //
 // # Limits
 //
-// At most 8 calls run on a token at a time; the others wait, up to their context's end, or 30 seconds
+// At most 8 calls run on a token at a time, and none beside the making of a key; the others wait, up to their context's end, or 30 seconds
 // where the interface has no context. A session lost to a restarted device is an error that matches
 // [ErrUnavailable] until the token is closed and opened again.
 package hsm

@@ -7,6 +7,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/hsm"
+	"github.com/setkit/setkit/hsm/hsmtest"
 	softhsmconfig "github.com/setkit/setkit/softhsm-config"
 )
 
@@ -31,4 +32,24 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 	})
+}
+
+// The token plan asks only for keys that package hsm makes.
+func TestPlanCanBeMade(t *testing.T) {
+	t.Parallel()
+	for _, token := range softhsmconfig.Plan() {
+		t.Run(token.Label, func(t *testing.T) {
+			t.Parallel()
+			tok := hsmtest.New(t).Open(t)
+			for _, k := range token.Keys {
+				info, err := tok.GenerateKey(t.Context(), k.Label, hsm.Purpose(k.Purpose), hsm.KeyType(k.Type))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if string(info.Purpose) != k.Purpose || string(info.Type) != k.Type {
+					t.Errorf("key %s is for %s, of type %s; want %+v", info.Label, info.Purpose, info.Type, k)
+				}
+			}
+		})
+	}
 }
