@@ -27,7 +27,7 @@
 //
 // # Limits
 //
-// At most 8 calls run on a token at a time, and none beside the making of a key; the others wait, up to their context's end, or 30 seconds
-// where the interface has no context. A session lost to a restarted device is an error that matches
+// At most 8 calls run on a token at a time, and none beside the making of a key; the others wait, up
+// to their context's end, or 30 seconds where the interface has no context. A session lost to a restarted device is an error that matches
 // [ErrUnavailable] until the token is closed and opened again.
 package hsm
