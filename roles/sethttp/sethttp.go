@@ -61,6 +61,7 @@ func Handler(mediaType string, log *slog.Logger, serve Serve) http.Handler {
 			return
 		}
 		response, err := serve(r.Context(), request)
+		log.Debug("exchange", "path", r.URL.Path, "request_octets", len(request), "response_octets", len(response))
 		answer(w, mediaType, log, response, err)
 	})
 }
