@@ -31,7 +31,8 @@ type Card interface {
 	// wait for as long as the other program likes; ctx bounds that.
 	Begin(ctx context.Context) error
 
-	// End gives the card back in the state that d says.
+	// End gives the card back in the state that d says. Without a Begin before
+	// it, it fails.
 	End(d Disposition) error
 }
 

@@ -136,6 +136,9 @@ func testContext(t *testing.T, card smartcard.Card) {
 		t.Errorf("second Begin: got %v, want %v", err, context.Canceled)
 	}
 	end(t, card, smartcard.Leave)
+	if err := card.End(smartcard.Leave); err == nil {
+		t.Error("End without Begin: no error")
+	}
 }
 
 func send(t *testing.T, card smartcard.Card, c iso7816.Command, extended bool) iso7816.Response {

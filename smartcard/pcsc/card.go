@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/ebfe/scard"
@@ -21,7 +22,7 @@ const (
 	closeTimeout = 2 * time.Second
 
 	// PC/SC needs a moment to notice that a card which stopped answering is gone.
-	removalTimeout  = time.Second
+	removalTimeout  = 2 * time.Second
 	removalInterval = 20 * time.Millisecond
 )
 
@@ -33,6 +34,8 @@ type Card struct {
 
 	transaction chan struct{} // holds a value between Begin and End
 	turn        chan struct{} // holds a value during a PC/SC call
+	givenUp     chan struct{} // closed by the first call that was given up
+	giveUp      sync.Once
 
 	// Below, whoever holds turn.
 	ctx  *scard.Context
@@ -61,6 +64,7 @@ func open(reader string) (*Card, error) {
 		reader:      reader,
 		transaction: make(chan struct{}, 1),
 		turn:        make(chan struct{}, 1),
+		givenUp:     make(chan struct{}),
 		ctx:         pcscCtx,
 		card:        card,
 	}
@@ -148,6 +152,9 @@ func (c *Card) Begin(ctx context.Context) error {
 
 // End gives the card back, as smartcard.Card says.
 func (c *Card) End(d smartcard.Disposition) error {
+	if len(c.transaction) == 0 {
+		return fmt.Errorf("pcsc: reader %q: End without Begin", c.reader)
+	}
 	defer func() { <-c.transaction }()
 	disposition := scard.LeaveCard
 	if d == smartcard.Reset {
@@ -165,10 +172,13 @@ func (c *Card) End(d smartcard.Disposition) error {
 }
 
 // Close disconnects from the card and leaves it as it is. If a command is still
-// running, Close waits for a moment, then fails.
+// running, Close waits for a moment, then fails; for one that was given up it
+// doesn't wait.
 func (c *Card) Close() error {
 	select {
 	case c.turn <- struct{}{}:
+	case <-c.givenUp:
+		return nil // its goroutine disconnects
 	case <-time.After(closeTimeout):
 		return fmt.Errorf("pcsc: reader %q: a command is still running: %w", c.reader, smartcard.ErrUnavailable)
 	}
@@ -190,16 +200,23 @@ func (c *Card) release(d scard.Disposition) {
 }
 
 // call runs one PC/SC call. If ctx ends first, the call goes on by itself; when it
-// returns, the card is left, in the state that abandoned says.
+// returns, the card is left, in the state that abandoned says. No other call is
+// made after it.
 func (c *Card) call(ctx context.Context, what string, abandoned scard.Disposition, f func() error) error {
 	select {
 	case c.turn <- struct{}{}:
+	case <-c.givenUp:
+		return c.errGivenUp()
 	case <-ctx.Done():
 		return fmt.Errorf("pcsc: reader %q: %s: %w", c.reader, what, context.Cause(ctx))
 	}
-	if c.lost != nil {
-		defer func() { <-c.turn }()
-		return c.lost
+	err := c.lost
+	if err == nil && ctx.Err() != nil { // nothing has begun that could be given up
+		err = fmt.Errorf("pcsc: reader %q: %s: %w", c.reader, what, context.Cause(ctx))
+	}
+	if err != nil {
+		<-c.turn
+		return err
 	}
 	done := make(chan error)
 	go func() {
@@ -208,7 +225,7 @@ func (c *Card) call(ctx context.Context, what string, abandoned scard.Dispositio
 		case done <- err:
 		case <-ctx.Done():
 			c.release(abandoned)
-			c.lost = fmt.Errorf("pcsc: reader %q: a command was given up; open the card again: %w", c.reader, smartcard.ErrUnavailable)
+			c.lost = c.errGivenUp()
 			<-c.turn
 		}
 	}()
@@ -217,8 +234,13 @@ func (c *Card) call(ctx context.Context, what string, abandoned scard.Dispositio
 		<-c.turn
 		return err
 	case <-ctx.Done():
+		c.giveUp.Do(func() { close(c.givenUp) })
 		return fmt.Errorf("pcsc: reader %q: %s: %w", c.reader, what, context.Cause(ctx))
 	}
+}
+
+func (c *Card) errGivenUp() error {
+	return fmt.Errorf("pcsc: reader %q: a command was given up; open the card again: %w", c.reader, smartcard.ErrUnavailable)
 }
 
 // outcome names the error of a call. A pulled card shows as a failed

@@ -228,8 +228,12 @@ func TestCardDoesNotAnswer(t *testing.T) {
 	if _, err := c.Transmit(ctx, stuckCommand); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
-	if err := c.Close(); !errors.Is(err, smartcard.ErrUnavailable) {
-		t.Errorf("Close during a command: got %v, want ErrUnavailable", err)
+	// Nothing else waits for it.
+	if _, err := c.Transmit(t.Context(), selectPIV); !errors.Is(err, smartcard.ErrUnavailable) {
+		t.Errorf("next command: got %v, want ErrUnavailable", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Errorf("Close: %v", err)
 	}
 	r.Unplug() // ends the command, and what was left of c
 	if _, err := c.Transmit(t.Context(), selectPIV); !errors.Is(err, smartcard.ErrUnavailable) {

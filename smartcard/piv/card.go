@@ -19,6 +19,9 @@ import (
 // has already ended.
 const cleanupTimeout = 5 * time.Second
 
+// ErrNoPIV means that the card has no PIV application.
+var ErrNoPIV = errors.New("piv: this is no PIV card")
+
 // Options are what a caller may choose about a Card.
 type Options struct {
 	// Extended makes the card be spoken to in APDUs of extended length: fewer of
@@ -56,11 +59,11 @@ func (c *Card) Do(ctx context.Context, f func(tx *Tx) error) (err error) {
 			err = errors.Join(err, fmt.Errorf("piv: the card may still accept commands without a PIN: %w", endErr))
 		}
 	}()
-	if _, err := tx.command("select PIV", iso7816.Command{INS: insSelect, P1: 0x04, Data: applicationID, Ne: neAll}); err != nil {
-		if errors.Is(err, smartcard.StatusNotFound) {
-			return fmt.Errorf("this is no PIV card: %w", err)
-		}
-		return err
+	switch _, status, err := tx.exchange(iso7816.Command{INS: insSelect, P1: 0x04, Data: applicationID, Ne: neAll}); {
+	case err != nil:
+		return fmt.Errorf("piv: select PIV: %w", err)
+	case status != smartcard.StatusOK:
+		return fmt.Errorf("%w (%v)", ErrNoPIV, status)
 	}
 	return f(tx)
 }
@@ -157,8 +160,8 @@ func (tx *Tx) Serial() (string, error) {
 		return tx.card.serial, nil
 	}
 	guid, err := tx.GUID()
-	if errors.Is(err, smartcard.StatusNotFound) {
-		return "", nil
+	if errors.Is(err, smartcard.StatusNotFound) || errors.Is(err, iso7816.ErrMalformed) {
+		return "", nil // a card without a name is still a card
 	}
 	if err != nil {
 		return "", err

@@ -7,8 +7,10 @@ import (
 	"crypto/des"
 	"crypto/rand"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/iso7816"
@@ -46,6 +48,17 @@ type ManagementKey struct {
 	Algorithm ManagementAlgorithm // 0: whatever the card has
 	Key       []byte
 }
+
+// Format writes the algorithm and a mask, whatever the verb.
+func (k ManagementKey) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "management key %02X ***", byte(k.Algorithm))
+}
+
+// LogValue is what a log gets.
+func (k ManagementKey) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(k)) }
+
+// MarshalJSON writes the same.
+func (k ManagementKey) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(k)) }
 
 // FactoryManagementKey returns the key that cards come with.
 func FactoryManagementKey() []byte {

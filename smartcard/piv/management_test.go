@@ -297,8 +297,8 @@ func (deaf) Transmit(context.Context, []byte) ([]byte, error) { return []byte{0x
 
 func TestNoPIV(t *testing.T) {
 	_, err := piv.New(deaf{virtual.NewCard()}, piv.Options{}).Serial(t.Context())
-	if !errors.Is(err, smartcard.StatusNotFound) {
-		t.Errorf("got %v, want 6A82", err)
+	if !errors.Is(err, piv.ErrNoPIV) || errors.Is(err, smartcard.StatusNotFound) {
+		t.Errorf("got %v, want ErrNoPIV, and not that an object is missing", err)
 	}
 }
 

@@ -71,6 +71,9 @@ func (c *Card) NewSession(ctx context.Context, cfg SessionConfig) *Session {
 	return &Session{ctx: ctx, card: c, cfg: cfg}
 }
 
+// Format writes nothing of what the session holds, whatever the verb.
+func (s *Session) Format(f fmt.State, _ rune) { io.WriteString(f, "PIV session") }
+
 // Close clears the PIN. The session's keys are of no use afterwards.
 func (s *Session) Close() {
 	s.mu.Lock()

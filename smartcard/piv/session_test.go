@@ -9,7 +9,11 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -382,5 +386,30 @@ func TestPurchase(t *testing.T) {
 				t.Errorf("got %d APDUs and %d questions, want %d and 1", len(records), len(pin.asked), tt.want)
 			}
 		})
+	}
+}
+
+func TestSecretsPrintMasked(t *testing.T) {
+	card, _ := newCard(t)
+	public := generate(t, card, piv.SlotSignature, piv.ECDSAP256)
+	session := card.NewSession(t.Context(), piv.SessionConfig{PIN: (&answer{pin: factoryPIN}).ask})
+	defer session.Close()
+	sign(t, session, public)
+	key := piv.ManagementKey{Algorithm: piv.TripleDES, Key: piv.FactoryManagementKey()}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "key", key, "session", session)
+	encoded, err := json.Marshal(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range []string{
+		fmt.Sprintf("%v %+v %#v %s %x %d", key, key, key, key, key, key), string(encoded), log.String(),
+		fmt.Sprintf("%v %+v %#v %s %x", session, session, session, session, session),
+	} {
+		for _, secret := range []string{factoryPIN, "49 50 51", "313233", "0x31", "0102030405", "1 2 3 4", "AQIDBAUG", "MTIzNDU2"} {
+			if strings.Contains(got, secret) {
+				t.Errorf("%q shows a secret", got)
+			}
+		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"sync"
 
 	"github.com/setkit/setkit/smartcard"
@@ -115,6 +116,9 @@ func (c *Card) Begin(ctx context.Context) error {
 
 // End ends the transaction.
 func (c *Card) End(d smartcard.Disposition) error {
+	if len(c.turn) == 0 {
+		return errors.New("virtual: End without Begin")
+	}
 	if d == smartcard.Reset {
 		c.Reset()
 	}
