@@ -116,11 +116,11 @@ func (c *Client) Close() error {
 func (c *Client) exchange(ctx context.Context, k *kind, m *iso8583.Message) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
-	l, err := c.connect(ctx)
-	if err != nil {
-		return Answer{}, fmt.Errorf("%s: %w: %w", k.name, ErrUnavailable, err)
+	answer, err := c.exchangeOnce(ctx, m)
+	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		// The connection had died, and this is how it was noticed.
+		answer, err = c.exchangeOnce(ctx, m)
 	}
-	answer, err := l.exchange(ctx, m)
 	if err != nil {
 		return Answer{}, fmt.Errorf("%s: %w", k.name, err)
 	}
@@ -130,8 +130,19 @@ func (c *Client) exchange(ctx context.Context, k *kind, m *iso8583.Message) (Ans
 	return answer, nil
 }
 
+func (c *Client) exchangeOnce(ctx context.Context, m *iso8583.Message) (Answer, error) {
+	l, err := c.connect(ctx)
+	if err != nil {
+		return Answer{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return l.exchange(ctx, m)
+}
+
 // connect gives a connection that works as far as is known.
 func (c *Client) connect(ctx context.Context) (*link, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	select {
 	case c.dialing <- struct{}{}:
 		defer func() { <-c.dialing }()
