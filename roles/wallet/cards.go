@@ -1,0 +1,171 @@
+package wallet
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/pki"
+)
+
+// EnrolledCard is a smart card with the certificate that it was enrolled for. It shows nothing secret.
+type EnrolledCard struct {
+	ID          string // of the certificate; a smart card may have several
+	Serial      string // of the smart card
+	Brand       set.BrandID
+	BIN         set.BIN
+	Last4       string // of the card number
+	Certificate *pki.Certificate
+	VaultKey    crypto.PublicKey // of the smart card's key that opens the vault
+	Enrolled    time.Time
+
+	chain []*pki.Certificate
+	root  *pki.Certificate
+	known pki.Store
+	vault []byte
+}
+
+// Masked is the card number as a receipt may show it.
+func (c *EnrolledCard) Masked() string { return "**** " + c.Last4 }
+
+// endpoint is the cardholder's side of the protocol. Without a smart card it can only verify.
+func (c *EnrolledCard) endpoint(w *Wallet, card Card) (*set.Endpoint, error) {
+	v, err := pki.NewVerifier([]*pki.Certificate{c.root}, pki.Options{Store: c.known})
+	if err != nil {
+		return nil, err
+	}
+	e := &set.Endpoint{SignCert: c.Certificate, Chain: c.chain, Verifier: v, Software: w.cfg.Software}
+	if card != nil {
+		e.SignKey = card.Signer()
+	}
+	return e, nil
+}
+
+// check refuses another smart card than the enrolled one.
+func (c *EnrolledCard) check(card Card) error {
+	if card.Serial() != c.Serial {
+		return fmt.Errorf("smart card %s is not the enrolled one, %s: insert that", card.Serial(), c.Serial)
+	}
+	public, ok := card.Signer().Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(c.Certificate.X509.PublicKey) {
+		return errKeyReplaced
+	}
+	return nil
+}
+
+const cardColumns = `id, serial, bin, last4, certificate, chain, root, bcis, crls, vault_key, vault, enrolled_s`
+
+// saveCard stores an enrolled card.
+func (w *Wallet) saveCard(ctx context.Context, c *EnrolledCard) error {
+	spki, err := x509.MarshalPKIXPublicKey(c.VaultKey)
+	if err != nil {
+		return err
+	}
+	var chain, bcis, crls [][]byte
+	for _, cert := range c.chain {
+		chain = append(chain, cert.X509.Raw)
+	}
+	for _, b := range c.known.BCIs {
+		bcis = append(bcis, b.Raw)
+	}
+	for _, l := range c.known.CRLs {
+		crls = append(crls, l.X509.Raw)
+	}
+	var lists [3][]byte
+	for i, l := range [][][]byte{chain, bcis, crls} {
+		if lists[i], err = json.Marshal(l); err != nil {
+			return err
+		}
+	}
+	return w.db.Tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO card (`+cardColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+			c.ID, c.Serial, string(c.BIN), c.Last4, c.Certificate.X509.Raw, string(lists[0]), c.root.X509.Raw,
+			string(lists[1]), string(lists[2]), spki, c.vault, c.Enrolled.Unix())
+		return err
+	})
+}
+
+// Cards lists the enrolled cards, the newest first.
+func (w *Wallet) Cards(ctx context.Context) ([]*EnrolledCard, error) {
+	var cards []*EnrolledCard
+	err := w.db.View(ctx, func(tx *sql.Tx) error {
+		cards = nil
+		rows, err := tx.QueryContext(ctx, `SELECT `+cardColumns+` FROM card ORDER BY enrolled_s DESC, id`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			c, err := scanCard(rows)
+			if err != nil {
+				return err
+			}
+			cards = append(cards, c)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the enrolled cards: %w", err)
+	}
+	return cards, nil
+}
+
+// card finds an enrolled card.
+func (w *Wallet) card(ctx context.Context, id string) (*EnrolledCard, error) {
+	var c *EnrolledCard
+	err := w.db.View(ctx, func(tx *sql.Tx) (err error) {
+		c, err = scanCard(tx.QueryRowContext(ctx, `SELECT `+cardColumns+` FROM card WHERE id = $1`, id))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read enrolled card %s: %w", id, err)
+	}
+	return c, nil
+}
+
+func scanCard(row interface{ Scan(...any) error }) (*EnrolledCard, error) {
+	var c EnrolledCard
+	var certificate, root, spki []byte
+	var lists [3]string
+	var enrolled int64
+	err := row.Scan(&c.ID, &c.Serial, &c.BIN, &c.Last4, &certificate, &lists[0], &root, &lists[1], &lists[2], &spki, &c.vault, &enrolled)
+	if err != nil {
+		return nil, err
+	}
+	c.Enrolled = time.Unix(enrolled, 0)
+	var der [3][][]byte
+	for i := range lists {
+		if err := json.Unmarshal([]byte(lists[i]), &der[i]); err != nil {
+			return nil, err
+		}
+	}
+	var errs [6]error
+	c.Certificate, errs[0] = pki.ParseCertificate(certificate)
+	c.root, errs[1] = pki.ParseCertificate(root)
+	c.VaultKey, errs[2] = x509.ParsePKIXPublicKey(spki)
+	c.chain, errs[3] = parseAll(der[0], pki.ParseCertificate)
+	c.known.BCIs, errs[4] = parseAll(der[1], pki.ParseBCI)
+	c.known.CRLs, errs[5] = parseAll(der[2], pki.ParseCRL)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("enrolled card %s: %w", c.ID, err)
+	}
+	c.Brand = set.BrandID(c.Certificate.Brand())
+	return &c, nil
+}
+
+func parseAll[T any](list [][]byte, parse func([]byte) (T, error)) (out []T, err error) {
+	for _, b := range list {
+		v, err := parse(b)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
