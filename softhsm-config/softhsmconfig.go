@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -31,24 +32,22 @@ type Token struct {
 // Plan returns the tokens of the lab: three levels of certificate authorities, and the parties that
 // hold a token. The cardholder's keys are on a card.
 func Plan() []Token {
-	authority := []Key{{"cert-sign", "cert-sign", "ec-p256"}}
+	certSign := Key{"cert-sign", "cert-sign", "ec-p384"}
 	subordinate := []Key{
 		{"cert-sign", "cert-sign", "ec-p256"},
 		{"sign", "sign", "ec-p256"},
 		{"key-exchange", "key-exchange", "rsa-2048"},
 	}
 	party := subordinate[1:]
+	seal := Key{"pan-seal", "seal", "aes-256"}
 	return []Token{
-		{"ca-root", authority},
-		{"ca-brand", authority},
-		{"cca", subordinate}, // certifies cardholders
-		{"mca", subordinate}, // certifies merchants
-		{"pca", subordinate}, // certifies payment gateways
-		{"issuer", []Key{
-			{"pan-lookup", "mac", "hmac-sha256"},
-			{"pan-seal", "seal", "aes-256"},
-		}},
-		{"gateway", party},
+		{"root-ca", []Key{certSign, {"cert-sign-next", "cert-sign", "ec-p384"}}},
+		{"brand-ca", []Key{certSign}},
+		{"cardholder-ca", append(slices.Clone(subordinate), Key{"pan-mac", "mac", "hmac-sha256"})},
+		{"merchant-ca", subordinate},
+		{"payment-ca", subordinate},
+		{"issuer", []Key{{"pan-lookup", "mac", "hmac-sha256"}, seal}},
+		{"gateway", append(slices.Clone(party), seal)},
 		{"merchant", party},
 	}
 }

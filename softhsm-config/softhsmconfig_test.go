@@ -63,7 +63,7 @@ func TestWriteRefusesNames(t *testing.T) {
 
 func TestPlanNamesEachTokenOnce(t *testing.T) {
 	t.Parallel()
-	want := []string{"ca-brand", "ca-root", "cca", "gateway", "issuer", "mca", "merchant", "pca"}
+	want := []string{"brand-ca", "cardholder-ca", "gateway", "issuer", "merchant", "merchant-ca", "payment-ca", "root-ca"}
 	var got []string
 	for _, token := range softhsmconfig.Plan() {
 		got = append(got, token.Label)
