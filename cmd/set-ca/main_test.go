@@ -1,0 +1,45 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/hsm"
+	softhsmconfig "github.com/setkit/setkit/softhsm-config"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"set-ca": func() { cli.Main(app()) }})
+}
+
+// Every script has a SoftHSM of its own, the PINs of its tokens, and the ceremony of the lab.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			module, err := hsm.SoftHSMPath()
+			if err != nil {
+				return err
+			}
+			conf, err := softhsmconfig.Write(filepath.Join(env.WorkDir, "softhsm"))
+			if err != nil {
+				return err
+			}
+			env.Setenv("SOFTHSM2_CONF", conf)
+			env.Setenv("SOFTHSM2_MODULE", module)
+			env.Setenv("SET_CA_OUTPUT", filepath.Join(env.WorkDir, "out"))
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // or every command takes a second longer
+			for _, name := range []string{"SET_CA_ROOT_PIN", "SET_CA_BRAND_PIN", "SET_CCA_PIN", "SET_MCA_PIN", "SET_PCA_PIN"} {
+				env.Setenv(name, "135790")
+			}
+			lab, err := os.ReadFile("../../testdata/ceremony/lab.yaml")
+			return errors.Join(err, os.WriteFile(filepath.Join(env.WorkDir, "lab.yaml"), lab, 0o600))
+		},
+	})
+}
