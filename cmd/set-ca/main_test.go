@@ -32,10 +32,10 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("SOFTHSM2_CONF", conf)
-			env.Setenv("SOFTHSM2_MODULE", module)
+			env.Setenv("SET_PKCS11_MODULE", module)
 			env.Setenv("SET_CA_OUTPUT", filepath.Join(env.WorkDir, "out"))
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // or every command takes a second longer
-			for _, name := range []string{"SET_CA_ROOT_PIN", "SET_CA_BRAND_PIN", "SET_CCA_PIN", "SET_MCA_PIN", "SET_PCA_PIN"} {
+			for _, name := range []string{"SET_ROOT_CA_PIN", "SET_BRAND_CA_PIN", "SET_CARDHOLDER_CA_PIN", "SET_MERCHANT_CA_PIN", "SET_PAYMENT_CA_PIN"} {
 				env.Setenv(name, "135790")
 			}
 			lab, err := os.ReadFile("../../testdata/ceremony/lab.yaml")

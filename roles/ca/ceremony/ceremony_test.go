@@ -88,7 +88,7 @@ func newRoom(t *testing.T, edit ...string) *room {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer("${SET_CA_OUTPUT}", filepath.Join(t.TempDir(), "out"), "${SOFTHSM2_MODULE}", "/module.so").Replace(string(source))
+	text := strings.NewReplacer("${SET_CA_OUTPUT}", filepath.Join(t.TempDir(), "out"), "${SET_PKCS11_MODULE}", "/module.so").Replace(string(source))
 	for i := 0; i < len(edit); i += 2 {
 		if !strings.Contains(text, edit[i]) {
 			t.Fatalf("the file has no %q to replace", edit[i])
@@ -321,7 +321,7 @@ func TestCheckRefuses(t *testing.T) {
 	for want, edit := range map[string][]string{
 		"":                                    {"setkit lab", "another name"},
 		"brand-id: want":                      {"brand-id: Meridian", "brand-id: Meridian:Gold"},
-		"brand-ca.token: is the token of":     {"token=ca-brand?", "token=ca-root?", "SET_CA_BRAND", "SET_CA_ROOT"},
+		"brand-ca.token: is the token of":     {"token=brand-ca?", "token=root-ca?", "SET_BRAND", "SET_ROOT"},
 		"root-ca.subject.unit":                {"subject: {country: DK}", "subject: {country: DK, unit: Root}"},
 		"root-ca.cert-sign.type":              {"type: ec-p384", "type: ec-p521"},
 		"cardholder-ca.key-exchange.type":     {"key-exchange: {type: rsa-2048", "key-exchange: {type: ec-p256"},
