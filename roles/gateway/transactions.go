@@ -1,0 +1,82 @@
+package gateway
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/sqldb"
+)
+
+const expiryDigits = 6 // YYYYMM
+
+// seal makes an account fit to be kept: expiry and card number, bound to their authorization.
+func seal(s Sealer, p *set.PANData, rrpid set.RRPID) ([]byte, error) {
+	account := make([]byte, 0, expiryDigits+len(p.PAN))
+	account = append(append(account, p.CardExpiry...), p.PAN...)
+	defer clear(account)
+	sealed, err := s.Seal(account, rrpid[:])
+	if err != nil {
+		return nil, fmt.Errorf("seal an account: %w", err)
+	}
+	return sealed, nil
+}
+
+// Transaction is what an operator may see of an authorization.
+type Transaction struct {
+	XID      set.XID        `json:"xid"`
+	Merchant set.MerchantID `json:"merchant"`
+	RRN      string         `json:"rrn"` // reference at the issuer
+	Time     time.Time      `json:"time"`
+	Card     string         `json:"card"` // masked; empty when the issuer was not asked
+	State    string         `json:"state"`
+	Code     string         `json:"code"`     // AuthCode
+	Approval string         `json:"approval"` // the issuer's approval code
+	Amount   string         `json:"amount"`   // asked of the issuer
+	Captured string         `json:"captured"` // empty before a capture
+}
+
+// Transactions lists the newest authorizations, at most limit, the latest first. The card numbers are
+// opened with s, to be masked.
+func Transactions(ctx context.Context, db *sqldb.DB, s Sealer, limit int) ([]Transaction, error) {
+	var records []*record
+	err := db.View(ctx, func(tx *sql.Tx) (err error) {
+		records, err = newest(ctx, tx, limit)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Transaction, 0, len(records))
+	for _, r := range records {
+		t := Transaction{
+			XID: r.xid, Merchant: r.merchant, RRN: r.trace.RRN, Time: r.created.UTC(), State: string(r.state), Code: r.code.String(),
+			Approval: r.approval, Amount: r.money(r.amount).String(),
+		}
+		if r.captured > 0 {
+			t.Captured = r.money(r.captured).String()
+		}
+		if len(r.account) > 0 {
+			if t.Card, err = masked(s, r); err != nil {
+				return nil, fmt.Errorf("account of authorization %s: %w", r.trace.RRN, err)
+			}
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+func masked(s Sealer, r *record) (string, error) {
+	account, err := s.Open(r.account, r.rrpid[:])
+	if err != nil {
+		return "", err
+	}
+	defer clear(account)
+	if len(account) <= expiryDigits {
+		return "", errors.New("is too short")
+	}
+	return set.PAN(account[expiryDigits:]).Masked(), nil
+}
