@@ -25,6 +25,8 @@ setup:
 	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null || \
 	  { echo "setup: cannot install$$missing; install them by hand and try again" >&2; exit 1; }; \
 	fi
+	@test -d /run/pcscd || { sudo=; if [ "$$(id -u)" != 0 ]; then sudo=sudo; fi; \
+	  echo "setup: making /run/pcscd, which pcscd wants to see"; $$sudo mkdir -p -m 755 /run/pcscd; }
 	@command -v go >/dev/null || { echo "setup: no go on PATH: install Go $$(sed -n 's/^go //p' go.mod) or later from https://go.dev/dl" >&2; exit 1; }
 
 build: setup
@@ -35,7 +37,7 @@ demo: build
 
 test: setup
 	go vet ./...
-	CGO_ENABLED=0 go vet ./roles/...
+	CGO_ENABLED=0 go test ./roles/...
 	go test -race -timeout 15m ./...
 
 lint: setup

@@ -1,0 +1,117 @@
+// Set-lab runs the whole world of a purchase on one machine: the CAs, the issuing bank, the payment
+// gateway, the merchant and a cardholder with a card, each in a process of its own, with keys in SoftHSM
+// tokens and on a virtual card behind a private pcscd.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/setkit/setkit/cmd/internal/cli"
+)
+
+func main() { cli.Main(newApp()) }
+
+func newApp() *urfave.App {
+	dir := &urfave.StringFlag{Name: "dir", Usage: "`DIRECTORY` of the lab (default: setkit/lab in the user's cache)"}
+	bin := &urfave.StringFlag{Name: "bin", Usage: "`DIRECTORY` of the other commands (default: this one's)"}
+	return &urfave.App{
+		Name:  "set-lab",
+		Usage: "the whole world of a purchase on one machine",
+		Commands: []*urfave.Command{
+			{
+				Name:  "demo",
+				Usage: "make a fresh world, buy something in it, show the receipt, and stop it",
+				Description: "Everything from the key ceremony to clearing, each step announced. The exit code is\n" +
+					"that of the purchase: 0 approved, 1 declined.\n\nExample: set-lab demo --quantity 20",
+				Flags: []urfave.Flag{
+					dir, bin,
+					&urfave.StringFlag{Name: "item", Value: "book", Usage: "`ITEM` of the catalogue to buy"},
+					&urfave.IntFlag{Name: "quantity", Value: 1, Usage: "how many `N` of it"},
+					&urfave.BoolFlag{Name: "keep", Usage: "leave the world running; set-lab down stops it"},
+				},
+				Action: demo,
+			},
+			{
+				Name:   "up",
+				Usage:  "make a fresh world and leave it running",
+				Flags:  []urfave.Flag{dir, bin},
+				Action: up,
+			},
+			{
+				Name:   "down",
+				Usage:  "stop the world; what its parties stored stays in its directory",
+				Flags:  []urfave.Flag{dir},
+				Action: down,
+			},
+		},
+	}
+}
+
+// place gives the directories that the flags name.
+func place(c *urfave.Context) (dir, bin string, err error) {
+	if dir = c.String("dir"); dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", "", cli.Usage(fmt.Errorf("no place for the lab: %w; name one with --dir", err))
+		}
+		dir = filepath.Join(cache, "setkit", "lab")
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", "", err
+	}
+	if bin = c.String("bin"); bin == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return "", "", err
+		}
+		bin = filepath.Dir(exe)
+	}
+	bin, err = filepath.Abs(bin)
+	return dir, bin, err
+}
+
+func up(c *urfave.Context) error {
+	dir, bin, err := place(c)
+	if err != nil {
+		return err
+	}
+	w, err := newWorld(dir, bin)
+	if err != nil {
+		return err
+	}
+	if err := w.make(c.Context, c.App.Writer); err != nil {
+		return errors.Join(err, w.stop())
+	}
+	fmt.Fprintf(c.App.Writer, "\nThe world runs in %s\n", dir)
+	fmt.Fprintf(c.App.Writer, "  shop           %s\n", w.url("merchant"))
+	fmt.Fprintf(c.App.Writer, "  card           export PCSCLITE_CSOCK_NAME=%s\n", w.socket())
+	fmt.Fprintf(c.App.Writer, "  card's PIN     %s\n", w.path("secrets", "card-pin"))
+	fmt.Fprintf(c.App.Writer, "  stop it with   set-lab down --dir %s\n", dir)
+	return nil
+}
+
+func down(c *urfave.Context) error {
+	dir, bin, err := place(c)
+	if err != nil {
+		return err
+	}
+	w, err := openWorld(dir, bin)
+	if errors.Is(err, fs.ErrNotExist) {
+		return cli.Usage(fmt.Errorf("there is no lab in %s", dir))
+	}
+	if err != nil {
+		return err
+	}
+	n := len(w.Processes)
+	if err := w.stop(); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.App.Writer, "stopped %d processes; %s stays\n", n, dir)
+	return nil
+}

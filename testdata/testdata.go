@@ -1,0 +1,10 @@
+// Package testdata holds what the lab runs with: the accounts, the catalogue, the key ceremony and each
+// server's configuration, which is also its full example. Golden messages lie beside them as files.
+package testdata
+
+import "embed"
+
+// Lab has the files of the lab by their names here.
+//
+//go:embed ceremony
+var Lab embed.FS
