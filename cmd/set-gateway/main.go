@@ -1,0 +1,88 @@
+// Set-gateway is the payment gateway: it authorizes and captures the purchases of an acquirer's merchants
+// at the issuer.
+package main
+
+import (
+	"fmt"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/party"
+	"github.com/setkit/setkit/roles/set"
+)
+
+func main() { cli.Main(newApp()) }
+
+// newApp returns the command. An App runs once.
+func newApp() *urfave.App {
+	file := &urfave.PathFlag{Name: "config", Required: true, Usage: "configuration `FILE`"}
+	return &urfave.App{
+		Name:  "set-gateway",
+		Usage: "the payment gateway between merchants and issuers",
+		Commands: []*urfave.Command{
+			{
+				Name: "enroll", Usage: "make keys in the token and get certificates for them from the payment CA",
+				Flags: []urfave.Flag{file}, Action: enroll,
+			},
+			{
+				Name: "serve", Usage: "answer merchants until it is told to end",
+				Flags: []urfave.Flag{file}, Action: serve,
+			},
+			{
+				Name: "transactions", Usage: "list authorizations, the latest first",
+				Flags: []urfave.Flag{
+					file,
+					&urfave.IntFlag{Name: "limit", Value: 100, Usage: "list at most `N`"},
+					&urfave.BoolFlag{Name: "json", Usage: "print JSON"},
+				},
+				Action: transactions,
+			},
+		},
+	}
+}
+
+// config is the configuration file. testdata/config/gateway.yaml is a full example.
+type config struct {
+	Listen      string          `yaml:"listen"`
+	Database    string          `yaml:"database"`
+	Issuer      string          `yaml:"issuer"`
+	AcquirerBIN set.BIN         `yaml:"acquirer-bin"`
+	Trust       party.Trust     `yaml:"trust"`
+	Identity    party.Identity  `yaml:"identity"`
+	SealKey     string          `yaml:"seal-key"`
+	Enrolment   party.Enrolment `yaml:"enrolment"`
+}
+
+// load reads the configuration that the command line names.
+func load(c *urfave.Context) (*config, error) {
+	if c.Args().Present() {
+		return nil, cli.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
+	}
+	var cfg config
+	if err := cli.LoadConfig(c.Path("config"), &cfg); err != nil {
+		return nil, cli.Usage(err)
+	}
+	for key, value := range map[string]string{
+		"listen": cfg.Listen, "database": cfg.Database, "issuer": cfg.Issuer, "seal-key": cfg.SealKey, "trust.root": cfg.Trust.Root,
+		"identity.sign-key": cfg.Identity.SignKey, "identity.exchange-key": cfg.Identity.ExchangeKey,
+		"identity.certificates": cfg.Identity.Certificates,
+	} {
+		if value == "" {
+			return nil, cli.Usage(fmt.Errorf("configuration %s: %s is missing", c.Path("config"), key))
+		}
+	}
+	if !isBIN(cfg.AcquirerBIN) {
+		return nil, cli.Usage(fmt.Errorf("configuration %s: acquirer-bin: want 6 digits in quotes", c.Path("config")))
+	}
+	return &cfg, nil
+}
+
+func isBIN(bin set.BIN) bool {
+	for _, c := range bin {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(bin) == 6
+}

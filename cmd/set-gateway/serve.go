@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/roles/finnet"
+	"github.com/setkit/setkit/roles/gateway"
+	"github.com/setkit/setkit/roles/set/pki"
+	"github.com/setkit/setkit/roles/sethttp"
+)
+
+func serve(c *urfave.Context) (err error) {
+	cfg, err := load(c)
+	if err != nil {
+		return err
+	}
+	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	defer func() { err = errors.Join(err, ring.Close()) }()
+	endpoint, err := cfg.Identity.Endpoint(c.Context, ring, cfg.Trust, pki.Pgwy)
+	if err != nil {
+		return err
+	}
+	sealer, err := ring.Sealer(c.Context, cfg.SealKey)
+	if err != nil {
+		return err
+	}
+	db, err := gateway.OpenDB(c.Context, cfg.Database)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
+	issuer := finnet.NewClient(cfg.Issuer, log)
+	defer issuer.Close()
+	g, err := gateway.New(gateway.Config{
+		Endpoint: endpoint, DB: db, Issuer: issuer, Sealer: sealer, Acquirer: cfg.AcquirerBIN, Log: log,
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", cfg.Identity.Certificates, err)
+	}
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "listen", ln.Addr().String(), "acquirer", string(cfg.AcquirerBIN), "certificate", endpoint.SignCert.String())
+	return run(c.Context, g, ln, log)
+}
+
+// run serves until ctx ends: it then takes no more requests, answers those under way, and stops the jobs.
+func run(ctx context.Context, g *gateway.Gateway, ln net.Listener, log *slog.Logger) error {
+	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopJobs()
+	jobsEnded := make(chan error, 1)
+	go func() { jobsEnded <- g.Run(jobs) }()
+
+	server := sethttp.NewServer(g.Handler(), gateway.AnswerTimeout)
+	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+
+	var err error
+	select {
+	case err = <-served:
+	case err = <-jobsEnded:
+		jobsEnded <- nil
+	case <-ctx.Done():
+		log.Info("stopping")
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), gateway.AnswerTimeout+time.Second)
+	defer cancel()
+	err = errors.Join(err, server.Shutdown(last))
+	stopJobs()
+	err = errors.Join(err, <-jobsEnded)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
