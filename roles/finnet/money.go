@@ -28,6 +28,18 @@ func MinorPlaces(c set.Currency) (places int, ok bool) {
 	return 0, false
 }
 
+// ParseCurrency reads the alphabetic code of a currency that the network carries, such as USD.
+func ParseCurrency(code string) (set.Currency, error) {
+	for _, list := range currenciesOf {
+		for _, c := range list {
+			if c.String() == code {
+				return c, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("the network does not carry a currency %q", code)
+}
+
 // MinorUnits gives an amount in minor units of its currency, as field 4 has it. An amount that has no
 // such form exactly, or does not fit in 12 digits, is an error.
 func MinorUnits(a set.CurrencyAmount) (int64, error) {
