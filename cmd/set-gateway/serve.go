@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -79,9 +78,5 @@ func run(ctx context.Context, g *gateway.Gateway, ln net.Listener, log *slog.Log
 	defer cancel()
 	err = errors.Join(err, server.Shutdown(last))
 	stopJobs()
-	err = errors.Join(err, <-jobsEnded)
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
+	return errors.Join(err, <-jobsEnded)
 }

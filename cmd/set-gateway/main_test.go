@@ -1,0 +1,333 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/party"
+	"github.com/setkit/setkit/hsm"
+	"github.com/setkit/setkit/hsm/hsmtest"
+	"github.com/setkit/setkit/roles/finnet"
+	"github.com/setkit/setkit/roles/gateway"
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/pki"
+	"github.com/setkit/setkit/roles/set/settest"
+	"github.com/setkit/setkit/roles/sethttp"
+)
+
+const (
+	pan              = "4111111111111111"
+	tokenPIN         = "246801357"
+	registrationCode = "let-me-in"
+)
+
+func must[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// command runs the command in this process.
+func command(ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	var out, errOut bytes.Buffer
+	code = cli.Run(ctx, newApp(), append([]string{"set-gateway"}, args...), strings.NewReader(""), &out, &errOut)
+	return code, out.String(), errOut.String()
+}
+
+// issuer approves everything for one account.
+type issuer struct{ cleared chan *finnet.Clearing }
+
+func (i issuer) Authorize(_ context.Context, a *finnet.Authorization) (finnet.Answer, error) {
+	if string(a.PAN) != pan {
+		return finnet.Answer{Code: finnet.InvalidCard}, nil
+	}
+	return finnet.Answer{Code: finnet.Approved, ApprovalCode: "OK0001"}, nil
+}
+
+func (issuer) Verify(context.Context, *finnet.AccountCheck) (finnet.ResponseCode, error) {
+	return finnet.DoNotHonour, nil
+}
+
+func (issuer) Reverse(context.Context, *finnet.Reversal) (finnet.ResponseCode, error) {
+	return finnet.Approved, nil
+}
+
+func (i issuer) Clear(_ context.Context, c *finnet.Clearing) (finnet.ResponseCode, error) {
+	i.cleared <- c
+	return finnet.Approved, nil
+}
+
+// paymentCA answers a gateway's registration.
+type paymentCA struct {
+	*settest.World
+	ca *set.Endpoint
+	t  *testing.T
+}
+
+func (p *paymentCA) serve(_ context.Context, request []byte) ([]byte, error) {
+	now := time.Now()
+	w, err := p.ca.Receive(now, request, set.MeAqCInitReqType, set.CertReqType)
+	if err != nil {
+		return nil, err
+	}
+	form := set.RegFormData{Policy: "Guard the token.", RegTemplate: &set.RegTemplate{RegFormID: 1, RegFieldSeq: []set.RegField{
+		{FieldName: []set.Text128{"Registration code"}, FieldLen: 32, FieldRequired: true, FieldInvisible: true},
+	}}}
+	if w.Message.Type() == set.MeAqCInitReqType {
+		req, err := p.ca.OpenMeAqCInitReq(w)
+		if err != nil {
+			return nil, err
+		}
+		if id := req.IDData.AcquirerID; id == nil || id.AcquirerBIN != settest.AcquirerBIN {
+			p.t.Errorf("the CA is told %+v", req.IDData)
+		}
+		return p.ca.MeAqCInitRes(now, req, set.NewLocalID(), set.NewChallenge(), set.RegFormOrReferral{RegFormData: &form}, nil)
+	}
+	o, err := p.ca.OpenCertReq(now, w)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := o.Answers(form.RegTemplate)
+	if err != nil || len(answers) != 1 || string(answers[0]) != registrationCode {
+		p.t.Errorf("the form was answered with %d fields, or with another registration code: %v", len(answers), err)
+	}
+	subject := pki.Name{Country: "CH", Brand: settest.Brand, Unit: "Acquirer", CommonName: "G-0001"}
+	sign := p.Issue(p.t, pki.Template{Type: pki.Pgwy, Use: pki.Signature, Subject: subject, PublicKey: o.SignKey})
+	exchange := p.Issue(p.t, pki.Template{Type: pki.Pgwy, Use: pki.KeyExchange, Subject: subject, PublicKey: o.ExchangeKey,
+		CardCertRequired: true, Tunneling: &pki.Tunneling{Supported: true}})
+	return p.ca.CertRes(now, o, o.Data.LIDCA, set.CertStatus{CertStatusCode: set.RequestComplete}, sign, exchange)
+}
+
+// lab makes the world that the lab's configuration of the gateway describes, and returns its file.
+func lab(t *testing.T, w *settest.World) (file, dir string, i issuer) {
+	t.Helper()
+	dir = t.TempDir()
+	token := hsmtest.New(t) // brings its library's configuration
+	must[hsm.TokenInfo](t)(hsm.InitToken(t.Context(), token.ModulePath, "gateway", []byte("13579"), []byte(tokenPIN)))
+	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.Root.X509.Raw})
+	if err := os.WriteFile(filepath.Join(dir, "root.pem"), root, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i = issuer{make(chan *finnet.Clearing, 10)}
+	host := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- finnet.Serve(ctx, host, i, slog.New(slog.DiscardHandler)) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	mux := http.NewServeMux()
+	ca := &paymentCA{w, w.CA(t, pki.PCA), t}
+	mux.Handle("/pca", sethttp.Handler(sethttp.MediaRegistration, slog.New(slog.DiscardHandler), ca.serve))
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	for name, value := range map[string]string{
+		"SET_PKCS11_MODULE": token.ModulePath, "SET_GATEWAY_PIN": tokenPIN, "SET_GATEWAY_REGISTRATION_CODE": registrationCode,
+		"SET_CA_OUTPUT": dir, "SET_CA_URL": server.URL, "SET_ISSUER_HOST": host.Addr().String(), "SET_GATEWAY_LISTEN": freeAddr(t),
+		"SET_GATEWAY_DATABASE": "sqlite:" + filepath.Join(dir, "gateway.db"), "SET_GATEWAY_CERTIFICATES": filepath.Join(dir, "gateway.pem"),
+	} {
+		t.Setenv(name, value)
+	}
+	// The world of this test has another brand, and no lists of revoked certificates.
+	text := must[[]byte](t)(os.ReadFile("../../testdata/config/gateway.yaml"))
+	text = regexp.MustCompile(`(?m)^  (crls|bcis): .*$`).ReplaceAll(text, nil)
+	text = bytes.ReplaceAll(text, []byte("brand: Meridian"), []byte("brand: "+settest.Brand))
+	file = filepath.Join(dir, "gateway.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file, dir, i
+}
+
+func freeAddr(t *testing.T) string {
+	l := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestGateway enrolls a gateway, serves, buys something there, and lists it.
+func TestGateway(t *testing.T) {
+	w := settest.NewWorld(t)
+	file, dir, bank := lab(t, w)
+	if code, _, stderr := command(t.Context(), "serve", "--config", file); code != 1 || !strings.Contains(stderr, "gateway.pem") {
+		t.Errorf("serve before enroll: %d %s", code, stderr)
+	}
+	code, stdout, stderr := command(t.Context(), "enroll", "--config", file)
+	if code != 0 || !strings.Contains(stdout, "Guard the token.") {
+		t.Fatalf("enroll: %d\n%s%s", code, stdout, stderr)
+	}
+	if strings.Contains(stdout+stderr, registrationCode) || strings.Contains(stdout+stderr, tokenPIN) {
+		t.Error("enroll prints a secret")
+	}
+	certificates := must[[]byte](t)(os.ReadFile(filepath.Join(dir, "gateway.pem")))
+	if code, _, _ := command(t.Context(), "enroll", "--config", file); code != 1 {
+		t.Errorf("enroll over certificates that exist: exit code %d, want 1", code)
+	}
+	if !bytes.Equal(certificates, must[[]byte](t)(os.ReadFile(filepath.Join(dir, "gateway.pem")))) {
+		t.Error("certificates were overwritten")
+	}
+	checkKeys(t)
+
+	ctx, stop := context.WithCancel(t.Context())
+	type result struct {
+		code   int
+		stderr string
+	}
+	ended := make(chan result, 1)
+	go func() {
+		code, _, stderr := command(ctx, "serve", "--config", file)
+		ended <- result{code, stderr}
+	}()
+	url := "http://" + os.Getenv("SET_GATEWAY_LISTEN")
+	for end := time.Now().Add(20 * time.Second); !isReady(url); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) || len(ended) > 0 {
+			stop()
+			t.Fatalf("not ready: %+v", <-ended)
+		}
+	}
+	buy(t, w, url, filepath.Join(dir, "gateway.pem"))
+	select {
+	case c := <-bank.cleared:
+		if c.ApprovalCode != "OK0001" {
+			t.Errorf("cleared %+v", c)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the capture was not cleared")
+	}
+	stop()
+	if got := <-ended; got.code != 0 || strings.Contains(got.stderr, pan) {
+		t.Errorf("serve: %d\n%s", got.code, got.stderr)
+	}
+
+	code, stdout, stderr = command(t.Context(), "transactions", "--config", file, "--json")
+	var list []gateway.Transaction
+	if err := json.Unmarshal([]byte(stdout), &list); code != 0 || err != nil || len(list) != 1 {
+		t.Fatalf("transactions: %d %v\n%s%s", code, err, stdout, stderr)
+	}
+	if got := list[0]; got.Card != "**** 1111" || got.State != "cleared" || got.Captured != "42.50 USD" {
+		t.Errorf("transaction %+v", got)
+	}
+	if code, stdout, _ = command(t.Context(), "transactions", "--config", file); code != 0 || !strings.Contains(stdout, list[0].RRN) {
+		t.Errorf("transactions as a table: %d\n%s", code, stdout)
+	}
+}
+
+func isReady(url string) bool {
+	res, err := http.Get(url + "/readyz")
+	if err != nil {
+		return false
+	}
+	res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// checkKeys reads from the token what its keys may do.
+func checkKeys(t *testing.T) {
+	t.Helper()
+	ring := cli.NewKeyring(strings.NewReader(""), io.Discard)
+	defer ring.Close()
+	token := must[*hsm.Token](t)(ring.Token(t.Context(),
+		"pkcs11:token=gateway?module-path="+os.Getenv("SET_PKCS11_MODULE")+"&pin-source=env:SET_GATEWAY_PIN"))
+	var got []string
+	for _, k := range must[[]hsm.KeyInfo](t)(token.Keys(t.Context())) {
+		got = append(got, fmt.Sprintf("%s %s %s %t %t", k.Label, k.Type, k.Purpose, k.Sensitive, k.Extractable))
+	}
+	want := "key-exchange rsa-2048 key-exchange true false, pan-seal aes-256 seal true false, sign ec-p256 sign true false"
+	if s := strings.Join(got, ", "); s != want {
+		t.Errorf("keys of the token: %s\nwant %s", s, want)
+	}
+}
+
+// buy makes a purchase, has it authorized by the gateway at url, and captures it.
+func buy(t *testing.T, w *settest.World, url, certificates string) {
+	t.Helper()
+	h := must[*party.Holder](t)(party.ReadHolder(certificates, pki.Pgwy))
+	merchant, card, now := w.Merchant(t, settest.MerchantID), w.Card(t, pan), time.Now()
+	price := set.CurrencyAmount{Currency: 840, Amount: 4250, AmtExp10: -2}
+	sale := &set.Sale{OD: []byte("1 x Pencil"), PurchAmt: price, LIDM: set.NewLocalID()}
+	p := must[*set.Purchase](t)(set.NewPurchase(&set.Initiation{PurchAmt: &price, Brands: []set.BrandID{settest.Brand},
+		LIDM: sale.LIDM, Order: sale.OD}, settest.Brand, settest.AcquirerBIN, "en"))
+	msg := must[*set.MessageWrapper](t)(merchant.Receive(now, must[[]byte](t)(p.InitReq(card.Endpoint, now)), set.PInitReqType))
+	init := must[*set.PInitReq](t)(msg.OpenPInitReq())
+	must[*set.Offer](t)(p.OpenInitRes(card.Endpoint, now, must[[]byte](t)(sale.InitRes(merchant, now, init, h.Exchange, h.Chain))))
+	msg = must[*set.MessageWrapper](t)(merchant.Receive(now, must[[]byte](t)(p.Request(card.Endpoint, now, &card.Account)), set.PReqType))
+	if err := sale.Take(must[*set.OpenedPReq](t)(merchant.OpenPReq(now, msg))); err != nil {
+		t.Fatal(err)
+	}
+	client := &sethttp.Client{Tries: 1}
+	a := set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}
+	res := must[[]byte](t)(client.Post(t.Context(), url, sethttp.MediaPayment, must[[]byte](t)(sale.AuthReq(merchant, now, a))))
+	authorized := must[*set.Authorized](t)(sale.OpenAuthRes(merchant, time.Now(), a, res))
+	if authorized.Header.AuthCode != set.AuthApproved {
+		t.Fatalf("authorization: %v", authorized.Header.AuthCode)
+	}
+	c := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: a.RRPID, CapDate: now, Amount: price, CapToken: authorized.CapToken}
+	res = must[[]byte](t)(client.Post(t.Context(), url, sethttp.MediaPayment, must[[]byte](t)(sale.CapReq(merchant, now, c))))
+	if got := must[*set.CapResPayload](t)(sale.OpenCapRes(merchant, time.Now(), c, res)); got.CapCode != set.CapSuccess {
+		t.Errorf("capture: %v", got.CapCode)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	w := settest.NewWorld(t)
+	file, dir, _ := lab(t, w)
+	good := string(must[[]byte](t)(os.ReadFile(file)))
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	unknown := write("unknown.yaml", good+"\nlisten-on: x\n")
+	bin := write("bin.yaml", strings.Replace(good, `"411111"`, `"41111"`, 1))
+	missing := write("missing.yaml", strings.Replace(good, "issuer: \"${SET_ISSUER_HOST}\"", "", 1))
+	noToken := write("token.yaml", strings.ReplaceAll(good, "token=gateway", "token=nobody"))
+	for _, c := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{2, "config", []string{"serve"}},
+		{2, "listen-on", []string{"serve", "--config", unknown}},
+		{2, "acquirer-bin", []string{"serve", "--config", bin}},
+		{2, "issuer is missing", []string{"enroll", "--config", missing}},
+		{2, "unexpected argument", []string{"serve", "--config", file, "now"}},
+		{2, "--limit", []string{"transactions", "--config", file, "--limit", "0"}},
+		{3, "nobody", []string{"enroll", "--config", noToken}},
+	} {
+		code, stdout, stderr := command(t.Context(), c.args...)
+		if code != c.code || !strings.Contains(stderr, c.says) {
+			t.Errorf("%v: exit code %d, want %d and %q\n%s%s", c.args, code, c.code, c.says, stdout, stderr)
+		}
+	}
+	t.Setenv("SET_CA_URL", "http://127.0.0.1:1")
+	if code, _, stderr := command(t.Context(), "enroll", "--config", file); code != 4 {
+		t.Errorf("enroll without CA: exit code %d, want 4\n%s", code, stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "gateway.pem")); !os.IsNotExist(err) {
+		t.Error("enroll left a file of certificates behind")
+	}
+}
