@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/pki"
+	"github.com/setkit/setkit/roles/wallet"
+)
+
+// receipt is a purchase as it is printed.
+type receipt struct {
+	Outcome        string   `json:"outcome"`
+	AuthCode       string   `json:"authCode,omitempty"`
+	CompletionCode string   `json:"completionCode,omitempty"`
+	XID            string   `json:"xid"`
+	Merchant       party    `json:"merchant"`
+	Gateway        party    `json:"gateway"`
+	Card           party    `json:"card"` // with the masked card number for its name
+	Brand          string   `json:"brand"`
+	Order          string   `json:"order"`
+	Amount         string   `json:"amount"`
+	Date           string   `json:"date"` // of the payment
+	Answered       string   `json:"answered,omitempty"`
+	Resumed        bool     `json:"resumed,omitempty"` // the order had been sent before
+	APDUs          *apdus   `json:"apdus,omitempty"`   // of this run
+	Messages       messages `json:"messages,omitempty"`
+}
+
+// party is someone with a certificate.
+type party struct {
+	Name        string `json:"name"`
+	Place       string `json:"place,omitempty"`
+	Certificate string `json:"certificateSerial"`
+}
+
+func newReceipt(p *wallet.Purchase) *receipt {
+	r := &receipt{
+		Outcome: string(p.Outcome), AuthCode: p.AuthCode, CompletionCode: p.CompletionCode, XID: p.XID.String(),
+		Merchant: party{p.Merchant, p.Place, serialOf(p.MerchantCert)},
+		Gateway:  party{gatewayName(p.GatewayCert), "", serialOf(p.GatewayCert)},
+		Card:     party{p.Card.Masked(), "", serialOf(p.Card.Certificate)},
+		Brand:    string(p.Card.Brand), Order: p.Order, Amount: p.Amount.String(), Date: date(p.Sent), Resumed: p.Resumed,
+	}
+	if !p.Answered.IsZero() {
+		r.Answered = date(p.Answered)
+	}
+	return r
+}
+
+func (r *receipt) print(w io.Writer) {
+	fmt.Fprintf(w, "\nReceipt: %s\n", strings.ToUpper(r.Outcome))
+	if r.Resumed {
+		fmt.Fprintln(w, "This order was sent before; it was not paid again.")
+	}
+	line(w, "Merchant", place(r.Merchant))
+	line(w, "Order", r.Order)
+	line(w, "Amount", r.Amount)
+	line(w, "Card", r.Brand+" "+r.Card.Name)
+	line(w, "Result", r.AuthCode)
+	line(w, "Status", r.CompletionCode)
+	line(w, "XID", r.XID)
+	line(w, "Date", r.Date)
+	line(w, "Certificates", fmt.Sprintf("merchant %s\nown %s\ngateway %s (%s)", r.Merchant.Certificate, r.Card.Certificate, r.Gateway.Certificate, r.Gateway.Name))
+}
+
+// showOffer shows what is to be approved.
+func showOffer(w io.Writer, o *wallet.Offer) {
+	line(w, "Merchant", place(party{Name: o.Merchant, Place: o.Place}))
+	if o.OrderType == "text/plain" {
+		line(w, "Order", o.Order)
+	} else {
+		line(w, "Order", fmt.Sprintf("%s\n(%s)", o.Order, o.OrderType))
+	}
+	line(w, "Amount", o.Amount.String())
+	line(w, "Card", fmt.Sprintf("%s %s", o.Card.Brand, o.Card.Masked()))
+	line(w, "Gateway", gatewayName(o.GatewayCert))
+}
+
+// line prints a name and its value, which may have several lines or be missing.
+func line(w io.Writer, name, value string) {
+	if value != "" {
+		fmt.Fprintf(w, "  %-13s %s\n", name, strings.ReplaceAll(value, "\n", "\n"+strings.Repeat(" ", 16)))
+	}
+}
+
+func place(p party) string {
+	if p.Place == "" {
+		return p.Name
+	}
+	return p.Name + ", " + p.Place
+}
+
+func gatewayName(c *pki.Certificate) string {
+	return strings.ReplaceAll(wallet.Printable([]byte(c.Subject.CommonName)), "\n", " ")
+}
+
+func serialOf(c *pki.Certificate) string { return fmt.Sprintf("%x", c.X509.SerialNumber) }
+
+func date(t time.Time) string { return t.Format(time.RFC3339) }
+
+// message is the size of one SET message on the wire.
+type message struct {
+	Type   string `json:"type"`
+	Octets int    `json:"octets"`
+}
+
+type messages []message
+
+// record notes a request and its answer.
+func (m *messages) record(_ string, request, response []byte) {
+	for _, b := range [][]byte{request, response} {
+		name := "unreadable"
+		if w, err := set.Decode(b); err == nil {
+			name = w.Message.Type().String()
+		}
+		*m = append(*m, message{name, len(b)})
+	}
+}
