@@ -77,6 +77,8 @@ func (m *Merchant) captureJob(ctx context.Context, job sqldb.Job) (func(*sql.Tx)
 	if err != nil {
 		return nil, err
 	}
+	// The job's context is over when its outcome is recorded.
+	recording := context.WithoutCancel(ctx)
 	c := sl.record.Capture
 	res, err := sl.Sale.OpenCapRes(m.Endpoint, m.Now(), c.Request, response)
 	refusal, err := refused(err)
@@ -89,10 +91,10 @@ func (m *Merchant) captureJob(ctx context.Context, job sqldb.Job) (func(*sql.Tx)
 		m.Log.Warn("capture request is too old and is made anew", "xid", sl.xid)
 		return func(tx *sql.Tx) error {
 			sl.record.Capture, sl.capReq = nil, nil
-			if _, err := update(ctx, tx, sl, saleAuthorized, CapturePending); err != nil {
+			if _, err := update(recording, tx, sl, saleAuthorized, CapturePending); err != nil {
 				return err
 			}
-			return m.Store.db.Enqueue(ctx, tx, jobCapture, sl.xid.String(), sl.xid[:], time.Time{})
+			return m.Store.db.Enqueue(recording, tx, jobCapture, sl.xid.String(), sl.xid[:], time.Time{})
 		}, nil
 	}
 	c.At = m.Now().UTC().Truncate(time.Second)
@@ -108,7 +110,7 @@ func (m *Merchant) captureJob(ctx context.Context, job sqldb.Job) (func(*sql.Tx)
 		c.Code = res.CapCode
 	}
 	m.Log.Info("capture", "xid", sl.xid, "state", string(sl.capture), "code", c.Code.String(), "failure", c.Failure)
-	return func(tx *sql.Tx) error { return m.Store.recordCapture(ctx, tx, sl) }, nil
+	return func(tx *sql.Tx) error { return m.Store.recordCapture(recording, tx, sl) }, nil
 }
 
 // capReq gives a sale with the octets of its capture request, which it makes and stores if need be.

@@ -1,0 +1,436 @@
+package merchant_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/setkit/setkit/roles/merchant"
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/settest"
+	"github.com/setkit/setkit/roles/sethttp"
+	"github.com/setkit/setkit/roles/sqldb/sqldbtest"
+)
+
+func TestMain(m *testing.M) { sqldbtest.Main(m) }
+
+const (
+	firstPAN  = "4111111111111111"
+	secondPAN = "4111111111110002"
+
+	// eventually bounds every wait for something that happens in the background.
+	eventually = 10 * time.Second
+)
+
+// world is a merchant with its shop and database, a gateway in software, and whoever pays.
+type world struct {
+	*settest.World
+	dbURL    string
+	config   merchant.Config
+	gateway  *gateway
+	shop     *httptest.Server
+	log      *lockedBuffer
+	stop     func() // ends the merchant as a crash would: without a word to its jobs
+	wire     [][]byte
+	wireLock sync.Mutex
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) Bytes() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Clone(l.b.Bytes())
+}
+
+func must[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// each runs a test against both databases, with the merchant at work.
+func each(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Parallel()
+	sqldbtest.Each(t, func(t *testing.T, dbURL string) {
+		w := newWorld(t, dbURL)
+		w.start(t)
+		test(t, w)
+	})
+}
+
+func newWorld(t *testing.T, dbURL string) *world {
+	t.Helper()
+	w := &world{World: settest.NewWorld(t), dbURL: dbURL, log: &lockedBuffer{}}
+	ge := w.Gateway(t, "G-0001")
+	w.gateway = newGateway(t, ge)
+	w.config = merchant.Config{
+		Endpoint: w.Merchant(t, settest.MerchantID),
+		Catalogue: &merchant.Catalogue{Currency: "EUR", Items: []merchant.Item{
+			{ID: "book", Name: "The Elements of Programming", Price: 4200}, {ID: "pencil", Name: "Pencil 2B", Price: 25},
+		}},
+		Gateways:   []merchant.Gateway{{Certificate: ge.ExchangeCert, Chain: ge.Chain, URL: w.gateway.server.URL}},
+		Log:        slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		MerchData:  set.MerchData{MerchCatCode: "5942"},
+		CaptureNow: true,
+		Client: sethttp.Client{Timeout: 5 * time.Second, Tries: 2, Pause: 10 * time.Millisecond,
+			Record: func(_ string, request, response []byte) { w.record(request, response) }},
+		AnswerTimeout: 10 * time.Second,
+	}
+	return w
+}
+
+func (w *world) record(messages ...[]byte) {
+	w.wireLock.Lock()
+	defer w.wireLock.Unlock()
+	w.wire = append(w.wire, messages...)
+}
+
+// start opens the database and runs the merchant.
+func (w *world) start(t *testing.T) {
+	t.Helper()
+	w.config.Store = must[*merchant.Store](t)(merchant.OpenStore(t.Context(), w.dbURL))
+	w.shop = httptest.NewUnstartedServer(nil)
+	w.config.BaseURL = "http://" + w.shop.Listener.Addr().String() + "/books"
+	m := must[*merchant.Merchant](t)(merchant.New(w.config))
+	w.shop.Config.Handler = http.StripPrefix("/books", m.Handler())
+	w.shop.Start()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	var once sync.Once
+	w.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			w.shop.CloseClientConnections()
+			w.shop.Close()
+			w.config.Store.Close()
+		})
+	}
+	t.Cleanup(w.stop)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log:\n%.8000s", w.log.Bytes())
+		}
+	})
+}
+
+// ask makes an HTTP request of the shop and gives the answer's body.
+func (w *world) ask(t *testing.T, method, path, accept, contentType, body string) (int, []byte, http.Header) {
+	t.Helper()
+	req := must[*http.Request](t)(http.NewRequestWithContext(t.Context(), method, w.config.BaseURL+path, strings.NewReader(body)))
+	req.Header.Set("Accept", accept)
+	req.Header.Set("Content-Type", contentType)
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	res := must[*http.Response](t)(client.Do(req))
+	defer res.Body.Close()
+	return res.StatusCode, must[[]byte](t)(io.ReadAll(res.Body)), res.Header
+}
+
+// order has the shop make an order of one book and two pencils.
+func (w *world) order(t *testing.T) *merchant.Order {
+	t.Helper()
+	status, body, _ := w.ask(t, "POST", "/orders", "application/json", "application/json",
+		`{"items": [{"item": "book", "quantity": 1}, {"item": "pencil", "quantity": 2}]}`)
+	if status != http.StatusCreated {
+		t.Fatalf("order: %d %s", status, body)
+	}
+	var o merchant.Order
+	if err := json.Unmarshal(body, &o); err != nil {
+		t.Fatal(err)
+	}
+	return &o
+}
+
+// look gives the order as it is now.
+func (w *world) look(t *testing.T, id string) *merchant.Order {
+	t.Helper()
+	return must[*merchant.Order](t)(w.config.Store.Order(t.Context(), id))
+}
+
+// await waits until the order is in this state.
+func (w *world) await(t *testing.T, id string, want merchant.OrderState) *merchant.Order {
+	t.Helper()
+	var o *merchant.Order
+	poll(t, "the order is "+string(want), func() bool {
+		o = w.look(t, id)
+		return o.State == want
+	})
+	return o
+}
+
+func poll(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(eventually); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after %v it is still not true that %s", eventually, what)
+		}
+	}
+}
+
+// wallet is a cardholder's software with one purchase.
+type wallet struct {
+	w        *world
+	card     *settest.Card
+	purchase *set.Purchase
+	url      string
+	preq     []byte
+}
+
+// wake starts a purchase with the order's initiation message.
+func (w *world) wake(t *testing.T, card *settest.Card, orderID string) *wallet {
+	t.Helper()
+	status, body, header := w.ask(t, "POST", "/orders/"+orderID+"/pay", "*/*", "", "")
+	if got := header.Get("Content-Type"); status != http.StatusOK || got != sethttp.MediaPaymentInitiation {
+		t.Fatalf("initiation: %d %s %s", status, got, body)
+	}
+	init := must[*set.Initiation](t)(set.ParseInitiation(body))
+	p := must[*set.Purchase](t)(set.NewPurchase(init, settest.Brand, set.BIN(card.Account.PAN[:6]), "en"))
+	return &wallet{w: w, card: card, purchase: p, url: init.SETURL}
+}
+
+func (c *wallet) post(t *testing.T, message []byte) []byte {
+	t.Helper()
+	client := sethttp.Client{Timeout: eventually, Tries: 1, Record: func(_ string, request, response []byte) { c.w.record(request, response) }}
+	return must[[]byte](t)(client.Post(t.Context(), c.url, sethttp.MediaPayment, message))
+}
+
+func (c *wallet) initiate(t *testing.T) error {
+	t.Helper()
+	req := must[[]byte](t)(c.purchase.InitReq(c.card.Endpoint, time.Now()))
+	_, err := c.purchase.OpenInitRes(c.card.Endpoint, time.Now(), c.post(t, req))
+	return err
+}
+
+// sign makes the purchase request.
+func (c *wallet) sign(t *testing.T) []byte {
+	t.Helper()
+	c.preq = must[[]byte](t)(c.purchase.Request(c.card.Endpoint, time.Now(), &c.card.Account))
+	return c.preq
+}
+
+// result sends a purchase request and gives what the merchant says of it.
+func (c *wallet) result(t *testing.T, preq []byte) (set.PResPayload, error) {
+	t.Helper()
+	data, err := c.purchase.OpenResponse(c.card.Endpoint, time.Now(), c.post(t, preq))
+	if err != nil {
+		return set.PResPayload{}, err
+	}
+	return data.PResPayloadSeq[0], nil
+}
+
+// pay makes the whole purchase.
+func (c *wallet) pay(t *testing.T) set.PResPayload {
+	t.Helper()
+	if err := c.initiate(t); err != nil {
+		t.Fatal(err)
+	}
+	return must[set.PResPayload](t)(c.result(t, c.sign(t)))
+}
+
+func (c *wallet) inquire(t *testing.T, by *settest.Card) (set.PResPayload, error) {
+	t.Helper()
+	q, req, err := c.purchase.InqReq(by.Endpoint, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := c.purchase.OpenInqRes(by.Endpoint, time.Now(), q, c.post(t, req))
+	if err != nil {
+		return set.PResPayload{}, err
+	}
+	return data.PResPayloadSeq[0], nil
+}
+
+// peerCode is the code of the Error message that err is, 0 if it is none.
+func peerCode(err error) set.ErrorCode {
+	var p *set.PeerError
+	if errors.As(err, &p) && p.Signer != "" {
+		return p.Code
+	}
+	return 0
+}
+
+// Behaviours of the gateway.
+type behaviour int
+
+const (
+	approve       behaviour = iota
+	decline                 // the issuer says no
+	away                    // 503
+	garbage                 // answers with octets that are no message
+	lostAnswer              // acts, and its answer does not arrive
+	refuse                  // signs an Error
+	tooOld                  // signs the Error messageTooOld
+	unsignedError           // anybody can answer so
+)
+
+// gateway is a payment gateway in software that answers like the real one, or fails like it.
+type gateway struct {
+	e      *set.Endpoint
+	server *httptest.Server
+
+	mu        sync.Mutex
+	behaviour behaviour
+	hold      chan struct{} // when set, answers wait until it is closed
+	received  [][]byte
+	answers   map[string][]byte
+	authCount int // authorizations made
+	capCount  int
+}
+
+func newGateway(t *testing.T, e *set.Endpoint) *gateway {
+	g := &gateway{e: e, answers: make(map[string][]byte)}
+	g.server = httptest.NewServer(sethttp.Handler(sethttp.MediaPayment, slog.New(slog.DiscardHandler), g.serve))
+	t.Cleanup(g.server.Close)
+	return g
+}
+
+func (g *gateway) behave(b behaviour) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.behaviour = b
+}
+
+// pause makes the gateway slow until the function that it returns is called.
+func (g *gateway) pause() (resume func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	hold := make(chan struct{})
+	g.hold = hold
+	return sync.OnceFunc(func() { close(hold) })
+}
+
+// counts tells what the gateway was sent and did.
+func (g *gateway) counts() (received, authorizations, captures int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.received), g.authCount, g.capCount
+}
+
+// different counts the different messages that the gateway received.
+func (g *gateway) different() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	seen := make(map[string]bool)
+	for _, b := range g.received {
+		seen[string(b)] = true
+	}
+	return len(seen)
+}
+
+func (g *gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
+	g.mu.Lock()
+	g.received = append(g.received, slices.Clone(request))
+	hold := g.hold
+	g.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch g.behaviour {
+	case away:
+		return nil, errors.New("the gateway is away")
+	case garbage:
+		return []byte("\x30\x03abc"), nil
+	case refuse, tooOld, unsignedError:
+		return g.fail(request)
+	}
+	response := g.answers[string(request)]
+	if response == nil {
+		var err error
+		if response, err = g.act(request); err != nil {
+			return nil, err
+		}
+		g.answers[string(request)] = response
+	}
+	if g.behaviour == lostAnswer {
+		return nil, errors.New("the answer is lost")
+	}
+	return response, nil
+}
+
+func (g *gateway) fail(request []byte) ([]byte, error) {
+	p := &set.ProtocolError{Code: set.InvalidCertificate}
+	e := g.e
+	switch g.behaviour {
+	case tooOld:
+		p.Code = set.MessageTooOld
+	case unsignedError:
+		e = &set.Endpoint{Software: settest.Software}
+	}
+	w, err := set.Decode(request)
+	if err != nil {
+		return nil, err
+	}
+	response, err := e.ErrorResponse(time.Now(), request, w, p)
+	if err != nil {
+		return nil, err
+	}
+	return response, p
+}
+
+func (g *gateway) act(request []byte) ([]byte, error) {
+	now := time.Now()
+	w, err := g.e.Receive(now, request, set.AuthReqType, set.CapReqType)
+	if err != nil {
+		return nil, err
+	}
+	if w.Message.CapReq != nil {
+		o, err := g.e.OpenCapReq(now, w)
+		if err != nil {
+			return nil, err
+		}
+		code := o.Items[0].Code
+		if g.capCount > 0 && code == set.CapSuccess {
+			code = set.CapDuplicateRequest
+		} else if code == set.CapSuccess {
+			g.capCount++
+		}
+		return g.e.CapRes(now, o, []set.CapResPayload{{CapCode: code, CapAmt: o.Items[0].Item.CapPayload.CapReqAmt}})
+	}
+	o, err := g.e.OpenAuthReq(now, w)
+	if err != nil {
+		return nil, err
+	}
+	defer o.Clear()
+	amount := o.Data.AuthReqItem.AuthReqPayload.AuthReqAmt
+	switch {
+	case o.Refusal != nil:
+		return g.e.AuthRes(now, o, set.Authorization{Code: *o.Refusal, Amount: set.CurrencyAmount{Currency: amount.Currency}})
+	case g.behaviour == decline:
+		return g.e.AuthRes(now, o, set.Authorization{Code: set.AuthDeclined, Amount: set.CurrencyAmount{Currency: amount.Currency}})
+	}
+	g.authCount++
+	return g.e.AuthRes(now, o, set.Authorization{Code: set.AuthApproved, Amount: amount, ApprovalCode: "A12345"})
+}
