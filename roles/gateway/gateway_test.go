@@ -151,7 +151,7 @@ func TestRefusals(t *testing.T) {
 		o.auth.Amount = usd(0)
 		o.authorize(t, set.AuthAmountError)
 		o = l.order(t, l.merchant)
-		o.sale.HOIData, o.sale.HOD = l.order(t, l.merchant).sale.HOIData, o.sale.HOD
+		o.sale.HOIData = l.order(t, l.merchant).sale.HOIData
 		o.authorize(t, set.AuthPIAuthMismatch)
 		l.wantCounts(t, 0, 0, 0, 0)
 	})
@@ -238,6 +238,60 @@ func TestDuplicatesAtOnce(t *testing.T) {
 		l.wantState(t, "cleared approved")
 		l.wantCounts(t, 1, 1, 0, 1)
 	})
+}
+
+// TestOnePurchaseAtOnce sends the same payment instructions in several requests at the same time.
+func TestOnePurchaseAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		first := l.order(t, l.merchant)
+		const copies = 4
+		var orders [copies]*order
+		var requests, responses [copies][]byte
+		var statuses [copies]int
+		for i := range copies {
+			o := *first
+			o.auth.RRPID = set.NewRRPID()
+			orders[i], requests[i] = &o, o.authReq(t)
+		}
+		var wg sync.WaitGroup
+		for i := range copies {
+			wg.Go(func() { statuses[i], responses[i] = l.post(t, requests[i]) })
+		}
+		wg.Wait()
+		approved := 0
+		for i, o := range orders {
+			if statuses[i] != http.StatusOK {
+				t.Fatalf("request %d: status %d: %s", i, statuses[i], responses[i])
+			}
+			a := must[*set.Authorized](t)(o.sale.OpenAuthRes(o.merchant, o.now(), o.auth, responses[i]))
+			switch a.Header.AuthCode {
+			case set.AuthApproved:
+				approved++
+			case set.AuthPIPreviouslyUsed:
+			default:
+				t.Errorf("request %d: %v", i, a.Header.AuthCode)
+			}
+		}
+		if approved != 1 {
+			t.Errorf("approved %d times, want once", approved)
+		}
+		l.wantCounts(t, 1, 1, 0, 0)
+	})
+}
+
+// A gateway serves the merchants of one acquirer.
+func TestOtherAcquirer(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, sqldbtest.SQLite(t))
+	l.acquirer = "499999"
+	l.start(t, nil)
+	o := l.order(t, l.merchant)
+	l.wantError(t, o.authReq(t), set.InvalidCertificate)
+	l.wantError(t, must[[]byte](t)(o.sale.CapReq(o.merchant, o.now(), o.capture(price))), set.InvalidCertificate)
+	if got := l.states(t); len(got) != 0 {
+		t.Errorf("state was changed: %v", got)
+	}
+	l.wantCounts(t, 0, 0, 0, 0)
 }
 
 // crashing ends the work on a request after the issuer has decided.
@@ -384,12 +438,12 @@ func TestNewRefuses(t *testing.T) {
 	l := newLab(t, "")
 	other := l.Gateway(t, "G-0002")
 	for name, change := range map[string]func(*set.Endpoint){
-		"a merchant's certificate":         func(e *set.Endpoint) { e.SignCert = l.merchant.SignCert },
-		"certificates exchanged":           func(e *set.Endpoint) { e.SignCert = e.ExchangeCert },
-		"of another signature key":         func(e *set.Endpoint) { e.SignKey = other.SignKey },
-		"of another key-exchange key":      func(e *set.Endpoint) { e.ExchangeKey = other.ExchangeKey },
-		"chain missing":                    func(e *set.Endpoint) { e.Chain = nil },
-		"another acquirer's merchant (ok)": nil,
+		"a merchant's certificate":    func(e *set.Endpoint) { e.SignCert = l.merchant.SignCert },
+		"certificates exchanged":      func(e *set.Endpoint) { e.SignCert = e.ExchangeCert },
+		"of another signature key":    func(e *set.Endpoint) { e.SignKey = other.SignKey },
+		"of another key-exchange key": func(e *set.Endpoint) { e.ExchangeKey = other.ExchangeKey },
+		"chain missing":               func(e *set.Endpoint) { e.Chain = nil },
+		"its own":                     nil,
 	} {
 		e := *l.endpoint
 		if change != nil {

@@ -198,6 +198,7 @@ func (h *host) Clear(_ context.Context, c *finnet.Clearing) (finnet.ResponseCode
 type lab struct {
 	*settest.World
 	dbURL    string
+	acquirer set.BIN
 	endpoint *set.Endpoint
 	signer   *frailSigner
 	sealer   aesSealer
@@ -231,7 +232,7 @@ func (s *syncBuffer) String() string {
 func newLab(t *testing.T, dbURL string) *lab {
 	t.Helper()
 	w := settest.NewWorld(t)
-	l := &lab{World: w, dbURL: dbURL, endpoint: w.Gateway(t, "G-0001"), sealer: newSealer(t),
+	l := &lab{World: w, dbURL: dbURL, acquirer: settest.AcquirerBIN, endpoint: w.Gateway(t, "G-0001"), sealer: newSealer(t),
 		merchant: w.Merchant(t, settest.MerchantID), card: w.Card(t, pan), host: newHost(t)}
 	l.signer = &frailSigner{Signer: l.endpoint.SignKey}
 	l.endpoint.SignKey = l.signer
@@ -251,7 +252,7 @@ func (l *lab) start(t *testing.T, wrap func(gateway.Issuer) gateway.Issuer) (sto
 		issuer = wrap(client)
 	}
 	g := must[*gateway.Gateway](t)(gateway.New(gateway.Config{
-		Endpoint: l.endpoint, DB: db, Issuer: issuer, Sealer: l.sealer, Acquirer: settest.AcquirerBIN, Log: log, Now: l.now,
+		Endpoint: l.endpoint, DB: db, Issuer: issuer, Sealer: l.sealer, Acquirer: l.acquirer, Log: log, Now: l.now,
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
