@@ -217,13 +217,6 @@ func TestRestart(t *testing.T) {
 			t.Errorf("after a restart the authorization is answered %+v, want %+v", again, first)
 		}
 		b.want(t, "alice", amounts{40_000, 10_000, 0})
-		if err := b.Ready(t.Context()); err != nil {
-			t.Error(err)
-		}
-		b.Close()
-		if err := b.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "database") {
-			t.Errorf("ready without a database: %v", err)
-		}
 	})
 }
 

@@ -38,7 +38,6 @@ package issuer
 import (
 	"context"
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -149,16 +148,4 @@ func (i *Issuer) keepHouse(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// Ready tells what the issuer cannot work without at the moment: its database, its HSM, or nothing.
-func (i *Issuer) Ready(ctx context.Context) error {
-	var errs []error
-	if err := i.db.Ping(ctx); err != nil {
-		errs = append(errs, fmt.Errorf("database: %w", err))
-	}
-	if _, err := i.mac.Sum([]byte("ready")); err != nil {
-		errs = append(errs, fmt.Errorf("hsm: %w", err))
-	}
-	return errors.Join(errs...)
 }

@@ -8,6 +8,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -168,4 +171,26 @@ func throw(t *testing.T, addr string, octets []byte) {
 	c.Write(octets) // the server may end the connection before all is written
 	c.(*net.TCPConn).CloseWrite()
 	io.Copy(io.Discard, c)
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, sqldbtest.SQLite(t))
+	get := func(path string) (status int, body string) {
+		res := httptest.NewRecorder()
+		b.Health().ServeHTTP(res, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		return res.Code, strings.TrimSpace(res.Body.String())
+	}
+	for path, want := range map[string]string{"/livez": "ok", "/readyz": `{"database":"ok","hsm":"ok"}`} {
+		if status, body := get(path); status != http.StatusOK || body != want {
+			t.Errorf("%s is %d %s, want 200 %s", path, status, body, want)
+		}
+	}
+	b.Close()
+	if status, body := get("/readyz"); status != http.StatusServiceUnavailable || body != `{"database":"not available","hsm":"ok"}` {
+		t.Errorf("without a database /readyz is %d %s", status, body)
+	}
+	if status, _ := get("/livez"); status != http.StatusOK {
+		t.Errorf("without a database /livez is %d, want 200: a restart would not help", status)
+	}
 }
