@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/party"
+	"github.com/setkit/setkit/hsm"
+	"github.com/setkit/setkit/roles/merchant"
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/pki"
+	"github.com/setkit/setkit/roles/sethttp"
+)
+
+func serve(c *urfave.Context) (err error) {
+	cfg, err := load(c)
+	if err != nil {
+		return err
+	}
+	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	defer func() { err = errors.Join(err, ring.Close()) }()
+	store, err := merchant.OpenStore(c.Context, cfg.Database)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
+	m, err := cfg.merchant(c.Context, ring, store, log)
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "listen", ln.Addr().String(), "shop", cfg.BaseURL, "certificate", m.Endpoint.SignCert.String())
+	return run(c.Context, m, ln, log)
+}
+
+// merchant makes the merchant that the configuration describes.
+func (cfg *config) merchant(ctx context.Context, ring *cli.Keyring, store *merchant.Store, log *slog.Logger) (*merchant.Merchant, error) {
+	endpoint, err := cfg.Identity.Endpoint(ctx, ring, cfg.Trust, pki.Mer)
+	if err != nil {
+		return nil, err
+	}
+	ready, err := keysReady(ctx, ring, cfg.Identity)
+	if err != nil {
+		return nil, err
+	}
+	var catalogue merchant.Catalogue
+	if err := cli.LoadConfig(cfg.Catalogue, &catalogue); err != nil {
+		return nil, cli.Usage(err)
+	}
+	var gateways []merchant.Gateway
+	for _, g := range cfg.Gateways {
+		h, err := party.ReadHolder(g.Certificates, pki.Pgwy)
+		if err != nil {
+			return nil, err
+		}
+		gateways = append(gateways, merchant.Gateway{Certificate: h.Exchange, Chain: h.Chain, URL: g.URL})
+	}
+	return merchant.New(merchant.Config{
+		Endpoint: endpoint, Store: store, Catalogue: &catalogue, Gateways: gateways, BaseURL: cfg.BaseURL, Log: log,
+		MerchData: set.MerchData{MerchCatCode: cfg.MerchantCategory}, CaptureNow: cfg.Capture == captureImmediate, KeysReady: ready,
+	})
+}
+
+// keysReady gives a function that looks whether the token still has the keys.
+func keysReady(ctx context.Context, ring *cli.Keyring, id party.Identity) (func(context.Context) error, error) {
+	type key struct {
+		token *hsm.Token
+		label string
+	}
+	var keys []key
+	for _, uri := range []string{id.SignKey, id.ExchangeKey} {
+		u, err := hsm.ParseURI(uri)
+		if err != nil {
+			return nil, cli.Usage(err)
+		}
+		token, err := ring.Token(ctx, uri)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key{token, u.Object})
+	}
+	return func(ctx context.Context) error {
+		for _, k := range keys {
+			if _, err := k.token.Key(ctx, k.label); err != nil {
+				return fmt.Errorf("HSM: %w", err)
+			}
+		}
+		return nil
+	}, nil
+}
+
+// run serves until ctx ends: it then takes no more requests, answers those under way, and stops the jobs.
+func run(ctx context.Context, m *merchant.Merchant, ln net.Listener, log *slog.Logger) error {
+	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopJobs()
+	jobsEnded := make(chan error, 1)
+	go func() { jobsEnded <- m.Run(jobs) }()
+
+	server := sethttp.NewServer(m.Handler(), m.AnswerTimeout)
+	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+
+	var err error
+	select {
+	case err = <-served:
+	case err = <-jobsEnded:
+		jobsEnded <- nil
+	case <-ctx.Done():
+		log.Info("stopping")
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.AnswerTimeout+time.Second)
+	defer cancel()
+	err = errors.Join(err, server.Shutdown(last))
+	stopJobs()
+	return errors.Join(err, <-jobsEnded)
+}
