@@ -293,3 +293,22 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("counter is %d, want 0", got)
 	}
 }
+
+// A server that ends a connection in the middle is told from a refusal, and the next transaction works.
+func TestConnectionLost(t *testing.T) {
+	t.Parallel()
+	db := open(t, sqldbtest.Postgres(t))
+	err := db.Tx(t.Context(), func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(t.Context(), `UPDATE counter SET n = 5 WHERE id = 1`); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(t.Context(), `SELECT pg_terminate_backend(pg_backend_pid())`)
+		return err
+	})
+	if !errors.Is(err, sqldb.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+	if got := counter(t, db, 1); got != 0 {
+		t.Errorf("counter is %d, want 0: nothing was committed", got)
+	}
+}
