@@ -6,5 +6,5 @@ import "embed"
 
 // Lab has the files of the lab by their names here.
 //
-//go:embed ceremony
+//go:embed ceremony config accounts.yaml catalogue.yaml
 var Lab embed.FS

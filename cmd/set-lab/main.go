@@ -28,10 +28,10 @@ func newApp() *urfave.App {
 				Name:  "demo",
 				Usage: "make a fresh world, buy something in it, show the receipt, and stop it",
 				Description: "Everything from the key ceremony to clearing, each step announced. The exit code is\n" +
-					"that of the purchase: 0 approved, 1 declined.\n\nExample: set-lab demo --quantity 20",
+					"that of the purchase: 0 approved, 1 declined.\n\nExample: set-lab demo --item telescope",
 				Flags: []urfave.Flag{
 					dir, bin,
-					&urfave.StringFlag{Name: "item", Value: "book", Usage: "`ITEM` of the catalogue to buy"},
+					&urfave.StringFlag{Name: "item", Value: "atlas", Usage: "`ITEM` of the catalogue to buy"},
 					&urfave.IntFlag{Name: "quantity", Value: 1, Usage: "how many `N` of it"},
 					&urfave.BoolFlag{Name: "keep", Usage: "leave the world running; set-lab down stops it"},
 				},

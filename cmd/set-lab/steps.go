@@ -94,7 +94,7 @@ func (w *world) makeTokens(ctx context.Context) error {
 // holdCeremony makes the CAs' keys and certificates, then takes root and brand CA out of reach of the
 // servers, as tokens that go back into the safe.
 func (w *world) holdCeremony(ctx context.Context) error {
-	if _, err := w.run(ctx, w.env("ca"), "set-ca", "ceremony", "--config", w.path("config", "ceremony", "lab.yaml")); err != nil {
+	if _, err := w.run(ctx, w.env("ca", ceremonySecrets), "set-ca", "ceremony", "--config", w.path("config", "ceremony", "lab.yaml")); err != nil {
 		return err
 	}
 	return w.putAway(ctx, offlineTokens)
@@ -106,7 +106,7 @@ func (w *world) putAway(ctx context.Context, labels []string) error {
 		return err
 	}
 	var tokens []struct{ Label, Serial string }
-	if err := w.runJSON(ctx, &tokens, w.env("ca"), "set-hsm", "tokens", "--json"); err != nil {
+	if err := w.runJSON(ctx, &tokens, w.env("ca", nil), "set-hsm", "tokens", "--json"); err != nil {
 		return err
 	}
 	from := w.path("hsm", "ca", "tokens")
@@ -137,47 +137,142 @@ func (w *world) putAway(ctx context.Context, labels []string) error {
 	return nil
 }
 
-// env is what a party's process finds in its environment: its token directory and where things are. PINs
-// are in files that only the party's configuration names.
-func (w *world) env(party string) []string {
+// env is what a party's process finds in its environment: where things are, its own token directory, and
+// the secrets that its configuration takes from there.
+func (w *world) env(party string, secrets map[string]string) []string {
 	module, _ := hsm.SoftHSMPath() // makeTokens found it
+	db := func(name string) string { return "sqlite:" + w.path(name+".db") }
 	env := []string{
 		"SOFTHSM2_CONF=" + w.path("hsm", party, softhsmconfig.ConfName),
 		"SET_PKCS11_MODULE=" + module,
 		"SET_CA_OUTPUT=" + w.path("ca"),
+		"SET_CA_LISTEN=" + w.addr("ca"),
+		"SET_CA_URL=" + w.url("ca"),
+		"SET_CA_DATABASE=" + db("ca"),
+		"SET_ISSUER_HOST=" + w.addr("issuer"),
+		"SET_ISSUER_HTTP=" + w.addr("issuer-http"),
+		"SET_ISSUER_DATABASE=" + db("issuer"),
+		"SET_GATEWAY_LISTEN=" + w.addr("gateway"),
+		"SET_GATEWAY_URL=" + w.url("gateway") + "/set",
+		"SET_GATEWAY_DATABASE=" + db("gateway"),
+		"SET_GATEWAY_CERTIFICATES=" + w.path("gateway.pem"),
+		"SET_MERCHANT_LISTEN=" + w.addr("merchant"),
+		"SET_MERCHANT_URL=" + w.url("merchant"),
+		"SET_MERCHANT_DATABASE=" + db("merchant"),
+		"SET_MERCHANT_CERTIFICATES=" + w.path("merchant.pem"),
+		"SET_MERCHANT_CATALOGUE=" + w.path("config", "catalogue.yaml"),
 	}
-	for name, token := range map[string]string{
-		"SET_ROOT_CA_PIN": "root-ca", "SET_BRAND_CA_PIN": "brand-ca", "SET_CARDHOLDER_CA_PIN": "cardholder-ca",
-		"SET_MERCHANT_CA_PIN": "merchant-ca", "SET_PAYMENT_CA_PIN": "payment-ca",
-	} {
-		pin, _ := os.ReadFile(w.path("secrets", token+"-pin"))
-		env = append(env, name+"="+strings.TrimSpace(string(pin)))
+	for name, secret := range secrets {
+		text, _ := os.ReadFile(w.path("secrets", secret)) // without it, the process says what it misses
+		env = append(env, name+"="+strings.TrimSpace(string(text)))
 	}
 	return env
+}
+
+// Secrets that parties take from their environment, by the names of the files they are kept in.
+var (
+	ceremonySecrets = map[string]string{
+		"SET_ROOT_CA_PIN": "root-ca-pin", "SET_BRAND_CA_PIN": "brand-ca-pin", "SET_CARDHOLDER_CA_PIN": "cardholder-ca-pin",
+		"SET_MERCHANT_CA_PIN": "merchant-ca-pin", "SET_PAYMENT_CA_PIN": "payment-ca-pin",
+	}
+	caSecrets = map[string]string{
+		"SET_CARDHOLDER_CA_PIN": "cardholder-ca-pin", "SET_MERCHANT_CA_PIN": "merchant-ca-pin", "SET_PAYMENT_CA_PIN": "payment-ca-pin",
+		"SET_GATEWAY_REGISTRATION_CODE": "gateway-registration-code", "SET_MERCHANT_REGISTRATION_CODE": "merchant-registration-code",
+	}
+	issuerSecrets  = map[string]string{"SET_ISSUER_PIN": "issuer-pin"}
+	gatewaySecrets = map[string]string{
+		"SET_GATEWAY_PIN": "gateway-pin", "SET_GATEWAY_REGISTRATION_CODE": "gateway-registration-code",
+	}
+	merchantSecrets = map[string]string{
+		"SET_MERCHANT_PIN": "merchant-pin", "SET_MERCHANT_REGISTRATION_CODE": "merchant-registration-code",
+	}
+)
+
+// config gives the path of a server's configuration.
+func (w *world) config(party string) string { return w.path("config", "config", party+".yaml") }
+
+func (w *world) startIssuer(ctx context.Context) error {
+	env := w.env("issuer", issuerSecrets)
+	if _, err := w.run(ctx, env, "set-issuer", "init", "--config", w.config("issuer")); err != nil {
+		return err
+	}
+	if _, err := w.run(ctx, env, "set-issuer", "import", "--config", w.config("issuer"), w.path("config", "accounts.yaml")); err != nil {
+		return err
+	}
+	return w.start(ctx, env, answers("http://"+w.addr("issuer-http")), "issuer", "set-issuer", "serve", "--config", w.config("issuer"))
+}
+
+func (w *world) startCA(ctx context.Context) error {
+	for _, party := range []string{"gateway", "merchant"} {
+		if _, err := w.secret(party + "-registration-code"); err != nil {
+			return err
+		}
+	}
+	return w.start(ctx, w.env("ca", caSecrets), answers("http://"+w.addr("ca")), "ca", "set-ca", "serve", "--config", w.config("ca"))
+}
+
+func (w *world) startGateway(ctx context.Context) error {
+	return w.startParty(ctx, "gateway", gatewaySecrets)
+}
+
+func (w *world) startMerchant(ctx context.Context) error {
+	return w.startParty(ctx, "merchant", merchantSecrets)
+}
+
+// startParty enrols and starts a party that gets its certificates from the CAs.
+func (w *world) startParty(ctx context.Context, party string, secrets map[string]string) error {
+	env := w.env(party, secrets)
+	if _, err := w.run(ctx, env, "set-"+party, "enroll", "--config", w.config(party)); err != nil {
+		return err
+	}
+	return w.start(ctx, env, answers("http://"+w.addr(party)), party, "set-"+party, "serve", "--config", w.config(party))
 }
 
 // socket is where the private pcscd listens.
 func (w *world) socket() string { return filepath.Join(w.PCSCDir, "pcscd.comm") }
 
-func (w *world) startIssuer(ctx context.Context) error   { return nil }
-func (w *world) startCA(ctx context.Context) error       { return nil }
-func (w *world) startGateway(ctx context.Context) error  { return nil }
-func (w *world) startMerchant(ctx context.Context) error { return nil }
-func (w *world) enrolCard(ctx context.Context) error     { return nil }
+func (w *world) cardEnv() []string { return []string{"PCSCLITE_CSOCK_NAME=" + w.socket()} }
+
+// cardPIN is the PIN of the lab's card.
+const cardPIN = "482915"
 
 // makeCard puts a factory-fresh card into a virtual reader and personalises it.
 func (w *world) makeCard(ctx context.Context) error {
-	env := []string{"PCSCLITE_CSOCK_NAME=" + w.socket()}
 	if err := w.start(ctx, nil, says("ready"), "card", "set-card", "emulate", "--dir", w.PCSCDir); err != nil {
 		return err
 	}
 	if err := w.keep(w.path("secrets", "card-pin"), cardPIN+"\n"); err != nil {
 		return err
 	}
-	_, err := w.run(ctx, env, "set-card", "personalise", "--pin-source", "file:"+w.path("secrets", "card-pin"),
+	_, err := w.run(ctx, w.cardEnv(), "set-card", "personalise", "--pin-source", "file:"+w.path("secrets", "card-pin"),
 		"--secrets-file", w.path("secrets", "card-issuer"))
 	return err
 }
 
-// cardPIN is the PIN of the lab's card.
-const cardPIN = "482915"
+// The cardholder of the lab, as testdata/accounts.yaml has her.
+const (
+	brand        = "Meridian"
+	accountID    = "alice"
+	holder       = "Alice Andersen"
+	pan          = "4111111111111111"
+	expiry       = "203512"
+	registration = "tulip-harbour-41"
+)
+
+// enrolCard plays the cardholder, who has her card number and a registration secret from the bank.
+func (w *world) enrolCard(ctx context.Context) error {
+	for name, text := range map[string]string{"pan": pan, "expiry": expiry, "registration-secret": registration} {
+		if err := w.keep(w.path("secrets", name), text+"\n"); err != nil {
+			return err
+		}
+	}
+	answers := fmt.Sprintf("Name: %s\nRegistration secret: {source: \"file:%s\"}\n", holder, w.path("secrets", "registration-secret"))
+	if err := w.keep(w.path("secrets", "answers.yaml"), answers); err != nil {
+		return err
+	}
+	_, err := w.run(ctx, w.cardEnv(), "set-wallet", "enroll", "--ca", w.url("ca")+"/cca", "--root", w.path("ca", "root.pem"), "--brand", brand,
+		"--pan-source", "file:"+w.path("secrets", "pan"), "--expiry-source", "file:"+w.path("secrets", "expiry"),
+		"--answers", w.path("secrets", "answers.yaml"), "--accept-policy", "--dir", w.path("wallet"),
+		"--pin-source", "file:"+w.path("secrets", "card-pin"))
+	return err
+}
