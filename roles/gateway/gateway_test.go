@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -17,6 +19,9 @@ import (
 	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/gateway"
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/cms"
+	"github.com/setkit/setkit/roles/set/der"
+	"github.com/setkit/setkit/roles/set/settest"
 	"github.com/setkit/setkit/roles/sethttp"
 	"github.com/setkit/setkit/roles/sqldb/sqldbtest"
 )
@@ -45,6 +50,9 @@ func TestPurchase(t *testing.T) {
 		o.wantCapture(t, o.capture(usd(4251)), set.CapInvalidAuthData)
 		o.wantCapture(t, o.capture(usd(0)), set.CapInvalidAuthData)
 		o.wantCapture(t, set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: first, CapDate: l.now(), Amount: price}, set.CapTokenMissing)
+		another := l.order(t, l.merchant)
+		another.auth.RRPID, another.token = first, token
+		another.wantCapture(t, another.capture(price), set.CapInvalidCapToken)
 		other := l.order(t, l.Merchant(t, "M-0002"))
 		other.auth.RRPID, other.token = first, token
 		other.wantCapture(t, other.capture(price), set.CapInvalidCapToken)
@@ -193,6 +201,79 @@ func TestIssuerUnavailable(t *testing.T) {
 	if status, body := l.get(t, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"issuer":"not available"`) {
 		t.Errorf("/readyz: %d %s", status, body)
 	}
+}
+
+// TestManyCaptures captures in one message: an authorization, the same once more, one without token, and
+// another authorization.
+func TestManyCaptures(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		a, b, c := l.order(t, l.merchant), l.order(t, l.merchant), l.order(t, l.merchant)
+		for _, o := range []*order{a, b, c} {
+			o.authorize(t, set.AuthApproved)
+		}
+		b.token = nil
+		orders := []*order{a, a, b, c}
+		request, rrpid := l.captureAll(t, orders)
+		status, response := l.post(t, request)
+		if status != http.StatusOK {
+			t.Fatalf("status %d: %s", status, response)
+		}
+		w := must[*set.MessageWrapper](t)(set.Decode(response))
+		recipient := cms.Recipient{Key: l.merchant.ExchangeKey, Certificate: l.merchant.ExchangeCert.X509}
+		sd := must[*cms.SignedData](t)(recipient.OpenEnc(cms.SignedEncrypted{TBE: set.ContentCapResTBE, TBS: set.ContentCapResData}, cms.ContentInfo(*w.Message.CapRes)))
+		var data set.CapResData
+		if err := set.Unmarshal(sd.Content, &data); err != nil {
+			t.Fatal(err)
+		}
+		if data.CapRRTags.RRPID != rrpid {
+			t.Error("the answer is to another request")
+		}
+		var got []set.CapCode
+		for i, item := range data.CapResItemSeq {
+			got = append(got, item.CapResPayload.CapCode)
+			if item.AuthRRPID != orders[i].auth.RRPID || item.TransIDs.XID != orders[i].sale.TransIDs.XID {
+				t.Errorf("item %d is about another authorization", i)
+			}
+		}
+		want := []set.CapCode{set.CapSuccess, set.CapDuplicateRequest, set.CapTokenMissing, set.CapSuccess}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		eventually(t, "two clearings", func() bool { _, _, _, cleared := l.host.count(); return cleared == 2 })
+	})
+}
+
+// captureAll makes a CapReq about several orders of one merchant.
+func (l *lab) captureAll(t *testing.T, orders []*order) ([]byte, set.RRPID) {
+	t.Helper()
+	rrpid, now := set.NewRRPID(), l.now().UTC().Truncate(time.Second)
+	m := l.merchant
+	data := set.CapReqData{CapRRTags: set.RRTags{RRPID: rrpid, CurrentDate: now,
+		MerTermIDs: set.MerTermIDs{MerchantID: set.MerchantID(m.SignCert.Merchant.MerchantID)}}}
+	var tokens set.CapTokenSeq
+	for _, o := range orders {
+		data.CapItemSeq = append(data.CapItemSeq, set.CapItem{TransIDs: o.sale.TransIDs, AuthRRPID: o.auth.RRPID,
+			CapPayload: set.CapPayload{CapDate: now, CapReqAmt: price}})
+		token := set.CapToken{Null: &der.Null{}}
+		if o.token != nil {
+			token = set.CapToken{}
+			if err := set.Unmarshal(o.token, &token); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tokens = append(tokens, token)
+	}
+	certs := []*x509.Certificate{m.SignCert.X509, m.ExchangeCert.X509}
+	for _, c := range m.Chain {
+		certs = append(certs, c.X509)
+	}
+	dd := must[cms.DetachedDigest](t)(cms.DD(set.ContentCapTokenSeq, tokens))
+	enc := must[cms.ContentInfo](t)(cms.Enc(cms.SignedEncrypted{TBE: set.ContentCapReqTBE, TBS: set.ContentCapReqTBS},
+		cms.Linked[set.CapReqData]{Value: data, DD: dd}, certs, nil, cms.Signer{Key: m.SignKey, Certificate: m.SignCert.X509}, l.endpoint.ExchangeCert.X509))
+	return must[[]byte](t)(set.Encode(set.MessageWrapper{
+		MessageHeader: set.MessageHeader{Version: set.Version, Date: now, RRPID: &rrpid, SWIdent: settest.Software},
+		Message:       set.Message{CapReq: &set.CapReq{EncB: &set.EncB[set.CapTokenSeq]{Enc: enc, Baggage: tokens}}},
+	})), rrpid
 }
 
 // TestDuplicatesAtOnce sends copies of a request while the issuer is thinking.
