@@ -69,6 +69,7 @@ type enrolled struct {
 	Card        string   `json:"card"`
 	Certificate string   `json:"certificateSerial"`
 	NotAfter    string   `json:"notAfter"`
+	Message     string   `json:"message,omitempty"` // of the CA
 	APDUs       *apdus   `json:"apdus"`
 	Messages    messages `json:"messages"`
 }
@@ -113,12 +114,15 @@ func enroll(c *urfave.Context) error {
 	}
 	out := enrolled{
 		Serial: got.Serial, Brand: string(got.Brand), Card: got.Masked(), Certificate: serialOf(got.Certificate),
-		NotAfter: date(got.Certificate.X509.NotAfter), APDUs: card.report(), Messages: sent,
+		NotAfter: date(got.Certificate.X509.NotAfter), Message: got.Message, APDUs: card.report(), Messages: sent,
 	}
 	if c.Bool("json") {
 		return cli.PrintJSON(c.App.Writer, out)
 	}
 	fmt.Fprintf(c.App.Writer, "Smart card %s is enrolled for %s %s: certificate %s, valid until %s\n", out.Serial, out.Brand, out.Card, out.Certificate, out.NotAfter)
+	if out.Message != "" {
+		fmt.Fprintf(c.App.Writer, "The CA says: %s\n", out.Message)
+	}
 	return nil
 }
 

@@ -35,6 +35,7 @@ func newApp() *urfave.App {
 			payCommand(),
 			inquireCommand(),
 			historyCommand(),
+			unblockCommand(),
 		},
 	}
 }
@@ -87,8 +88,12 @@ func classified(err error) error {
 		return nil
 	}
 	text := err.Error()
-	if errors.Is(err, piv.ErrLastTry) {
+	var refused *smartcard.PINError
+	switch {
+	case errors.Is(err, piv.ErrLastTry):
 		text += ": --last-try is that consent"
+	case errors.As(err, &refused) && refused.Reference == "PIN" && refused.TriesLeft == 0:
+		text += ": set-wallet unblock"
 	}
 	clean := &cleanError{wallet.Printable([]byte(text)), err}
 	var away *sethttp.UnreachableError

@@ -26,7 +26,9 @@ import (
 
 const (
 	testPAN    = "4111111111111111"
+	testExpiry = "209911" // no time of day or date has these digits
 	testPIN    = "123456" // the factory's
+	testPUK    = "12345678"
 	wrongPIN   = "654321"
 	testSecret = "correct horse"
 )
@@ -48,7 +50,7 @@ func newScene(t *testing.T) *scene {
 	s := &scene{t: t, world: w, ca: wallettest.NewCA(t, w), shop: wallettest.NewShop(t, w), card: cardtest.New(t), dir: t.TempDir()}
 	makeKeys(t, s.card.Name)
 	for name, text := range map[string]string{
-		"pin": testPIN, "wrong": wrongPIN, "pan": testPAN, "expiry": s.expiry(), "secret": testSecret,
+		"pin": testPIN, "puk": testPUK, "wrong": wrongPIN, "pan": testPAN, "expiry": testExpiry, "secret": testSecret,
 		"root.pem":     string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.Root.X509.Raw})),
 		"answers.yaml": fmt.Sprintf("%s: Ada Lovelace\n%s: {source: %q}\n", wallettest.FieldName, wallettest.FieldSecret, "file:"+s.file("secret")),
 	} {
@@ -60,7 +62,6 @@ func newScene(t *testing.T) *scene {
 	return s
 }
 
-func (s *scene) expiry() string          { return fmt.Sprintf("%d12", s.world.Now.Year()+2) }
 func (s *scene) file(name string) string { return filepath.Join(s.dir, name) }
 func (s *scene) wallet() string          { return s.file("wallet") }
 
@@ -140,7 +141,7 @@ func (s *scene) checkSecrecy() {
 		where[f] = string(b)
 	}
 	for name, text := range where {
-		for what, secret := range map[string]string{"PAN": testPAN, "expiry": s.expiry(), "secret": testSecret, "wrong PIN": wrongPIN} {
+		for what, secret := range map[string]string{"PAN": testPAN, "expiry": testExpiry, "secret": testSecret, "wrong PIN": wrongPIN, "PUK": testPUK} {
 			if strings.Contains(text, secret) {
 				s.t.Errorf("%s shows the %s", name, what)
 			}
@@ -263,13 +264,21 @@ func TestPINBlocked(t *testing.T) {
 		{s.pay("wrong", "--yes"), "--last-try"},
 		{s.pay("pin", "--yes"), "--last-try"}, // even the right one
 		{s.pay("wrong", "--yes", "--last-try"), "blocked"},
-		{s.pay("pin", "--yes", "--last-try"), "PUK"},
+		{s.pay("pin", "--yes", "--last-try"), "set-wallet unblock"},
+		{s.unblock("wrong"), "2 tries left"},
 	} {
 		if _, stderr := s.run(1, "", step.args...); !strings.Contains(stderr, step.want) {
 			t.Errorf("got %q, want %q", stderr, step.want)
 		}
 	}
 	s.wantPayments(0)
+	s.run(0, "", s.unblock("puk")...)
+	s.run(0, "", s.pay("pin", "--yes")...)
+	s.wantPayments(1)
+}
+
+func (s *scene) unblock(puk string) []string {
+	return []string{"unblock", "--reader", s.card.Name, "--puk-source", "file:" + s.file(puk), "--pin-source", "file:" + s.file("pin")}
 }
 
 func TestResume(t *testing.T) {

@@ -67,14 +67,15 @@ func (r *receipt) print(w io.Writer) {
 	line(w, "Certificates", fmt.Sprintf("merchant %s\nown %s\ngateway %s (%s)", r.Merchant.Certificate, r.Card.Certificate, r.Gateway.Certificate, r.Gateway.Name))
 }
 
-// showOffer shows what is to be approved.
+// showOffer shows what is to be approved. The order comes first: it is the shop's text, as long as it
+// likes, and must not push from the screen what can be relied on.
 func showOffer(w io.Writer, o *wallet.Offer) {
-	line(w, "Merchant", place(party{Name: o.Merchant, Place: o.Place}))
 	if o.OrderType == "text/plain" {
 		line(w, "Order", o.Order)
 	} else {
 		line(w, "Order", fmt.Sprintf("%s\n(%s)", o.Order, o.OrderType))
 	}
+	line(w, "Merchant", place(party{Name: o.Merchant, Place: o.Place}))
 	line(w, "Amount", o.Amount.String())
 	line(w, "Card", fmt.Sprintf("%s %s", o.Card.Brand, o.Card.Masked()))
 	line(w, "Gateway", gatewayName(o.GatewayCert))

@@ -24,6 +24,7 @@ type EnrolledCard struct {
 	Certificate *pki.Certificate
 	VaultKey    crypto.PublicKey // of the smart card's key that opens the vault
 	Enrolled    time.Time
+	Message     string // of the CA, to be shown once: only Enrol gives it
 
 	chain []*pki.Certificate
 	root  *pki.Certificate

@@ -87,7 +87,7 @@ func (w *Wallet) Enrol(ctx context.Context, r Enrolment, card Card, applicant Ap
 	c := &EnrolledCard{
 		ID: got.Certificate.Thumbprint().String(), Serial: card.Serial(), Brand: set.BrandID(got.Certificate.Brand()),
 		BIN: r.PAN.BIN(), Last4: string(r.PAN[len(r.PAN)-4:]), Certificate: got.Certificate, VaultKey: key,
-		Enrolled: w.cfg.Now(), chain: got.Chain, root: r.Root, known: got.Verifier.Store(),
+		Enrolled: w.cfg.Now(), Message: caMessage(got), chain: got.Chain, root: r.Root, known: got.Verifier.Store(),
 	}
 	if c.vault, err = seal(key, &account); err != nil {
 		return nil, err
@@ -168,4 +168,13 @@ func (w *Wallet) certify(ctx context.Context, e *set.Endpoint, r Enrolment, regi
 		return nil, fmt.Errorf("certificate request: %w", err)
 	}
 	return got, nil
+}
+
+// caMessage is what the CA says to its new cardholder.
+func caMessage(c *set.CardCertificate) string {
+	text := string(c.Message)
+	if c.CAMsg != nil {
+		text += " " + string(c.CAMsg.CardholderMsg)
+	}
+	return printableLine(text)
 }

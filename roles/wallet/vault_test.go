@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"testing"
 
 	"filippo.io/age"
@@ -64,12 +65,41 @@ func TestVaultLabel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := rsa.EncryptPKCS1v15(rand.Reader, &key.PublicKey, make([]byte, fileKeyOctets))
+	body, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, &key.PublicKey, make([]byte, fileKeyOctets), []byte("a letter"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if k, err := (cardIdentity{key}).Unwrap([]*age.Stanza{{Type: stanzaType, Args: []string{id}, Body: body}}); err == nil {
 		t.Errorf("unwrapped %d octets", len(k))
+	}
+}
+
+// Anyone can encrypt to the card's key: a vault that does not belong to the certificate is not used.
+func TestVaultSwapped(t *testing.T) {
+	t.Parallel()
+	key := settest.RSAKey(t)
+	holder := settest.NewWorld(t).Card(t, "4111111111111111")
+	c := &EnrolledCard{Certificate: holder.Endpoint.SignCert}
+	var err error
+	if c.vault, err = seal(&key.PublicKey, &holder.Account); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.account(key); err != nil {
+		t.Errorf("the right vault: %v", err)
+	}
+	for name, change := range map[string]func(a *set.Account){
+		"card number": func(a *set.Account) { a.PAN = set.PAN("4000000000000002") },
+		"expiry":      func(a *set.Account) { a.CardExpiry = set.CardExpiry("209901") },
+		"PANSecret":   func(a *set.Account) { a.PANSecret = set.NewSecret() },
+	} {
+		a := holder.Account
+		change(&a)
+		if c.vault, err = seal(&key.PublicKey, &a); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.account(key); err == nil {
+			t.Errorf("a vault with another %s is used", name)
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 
 const (
 	testPAN    = "4111111111111111"
+	testExpiry = "209911" // no time of day or date has these digits
 	testSecret = "correct horse"
 )
 
@@ -160,11 +161,9 @@ func (s *scene) open(t *testing.T) {
 
 func (s *scene) enrolment() wallet.Enrolment {
 	return wallet.Enrolment{
-		CAURL: s.ca.URL, Root: s.world.Root, Brand: settest.Brand, PAN: set.PAN(testPAN), Expiry: set.CardExpiry(s.expiry()),
+		CAURL: s.ca.URL, Root: s.world.Root, Brand: settest.Brand, PAN: set.PAN(testPAN), Expiry: set.CardExpiry(testExpiry),
 	}
 }
-
-func (s *scene) expiry() string { return fmt.Sprintf("%d12", s.world.Now.Year()+2) }
 
 func (s *scene) enrol(t *testing.T) *wallet.EnrolledCard {
 	t.Helper()
@@ -197,7 +196,7 @@ func TestEnrolAndPay(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	c := s.enrol(t)
-	if c.Masked() != "**** 1111" || c.Serial != "1001" || c.Brand != settest.Brand || c.BIN != "411111" {
+	if c.Message != "Welcome." || c.Masked() != "**** 1111" || c.Serial != "1001" || c.Brand != settest.Brand || c.BIN != "411111" {
 		t.Errorf("enrolled %+v", c)
 	}
 	if want := "Use it [1mwell[0m."; s.person.policy != want {
@@ -259,7 +258,7 @@ func (s *scene) checkSecrecy(t *testing.T) {
 		where[fmt.Sprintf("message %d", i)] = m
 	}
 	for name, b := range where {
-		for what, secret := range map[string]string{"PAN": testPAN, "expiry": s.expiry(), "registration secret": testSecret} {
+		for what, secret := range map[string]string{"PAN": testPAN, "expiry": testExpiry, "registration secret": testSecret} {
 			if bytes.Contains(b, []byte(secret)) {
 				t.Errorf("%s shows the %s", name, what)
 			}
@@ -416,6 +415,25 @@ func TestNothingSignedWithoutConsent(t *testing.T) {
 	}
 	s.person.card.failing = nil
 	s.wantOutcome(t, wallet.Approved, "approved")
+}
+
+// Two windows pay one order at the same time: one payment is sent.
+func TestPayTwiceAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.enrol(t)
+	other := *s.person
+	s.person.approving = func() {
+		if p, err := s.wallet.Pay(t.Context(), s.shop.Initiation(), &other); err != nil || p.Outcome != wallet.Approved {
+			t.Errorf("the faster one: %+v, %v", p, err)
+		}
+	}
+	if p, err := s.pay(t); p != nil || err == nil || !strings.Contains(err.Error(), "being paid already") {
+		t.Errorf("the slower one: %+v, %v", p, err)
+	}
+	if n := s.shop.Count(set.PReqType); n != 1 {
+		t.Errorf("%d payments, want 1", n)
+	}
 }
 
 func TestPayRefused(t *testing.T) {

@@ -256,9 +256,11 @@ type CA struct {
 	requests int
 }
 
-// Policy and FormFields are what every CA shows and asks.
+// What every CA shows and asks.
 const (
 	Policy = "Use it \x1b[1mwell\x1b[0m."
+
+	Message = "Welcome\x07."
 
 	FieldName   = "Name"
 	FieldSecret = "Registration secret"
@@ -352,5 +354,5 @@ func (ca *CA) answer(t testing.TB, now time.Time, m *set.MessageWrapper) ([]byte
 		Type: pki.Card, Use: pki.Signature, PublicKey: o.SignKey,
 		Subject: pki.Name{Country: "CH", Brand: settest.Brand, Unit: "Issuing Bank", CommonName: id},
 	})
-	return ca.endpoint.CertRes(now, o, lid, set.CertStatus{CertStatusCode: set.RequestComplete, NonceCCA: &nonce}, cert)
+	return ca.endpoint.CertRes(now, o, lid, set.CertStatus{CertStatusCode: set.RequestComplete, NonceCCA: &nonce, EEMessage: Message}, cert)
 }
