@@ -47,7 +47,7 @@ func TestPurchase(t *testing.T) {
 		if order.State != merchant.OrderNew || order.Total != "42.50 EUR" || order.Number != 1001 {
 			t.Errorf("new order %+v", order)
 		}
-		c := w.wake(t, w.Card(t, firstPAN), order.ID)
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
 		want := "Order 1001\r\n1 x The Elements of Programming at 42.00 EUR\r\n2 x Pencil 2B at 0.25 EUR\r\nTotal 42.50 EUR"
 		if diff := cmp.Diff(want, string(c.purchase.OD)); diff != "" {
 			t.Errorf("order description (-want +got):\n%s", diff)
@@ -114,7 +114,8 @@ func (w *world) checkSecrecy(t *testing.T, card *settest.Card) {
 		for name, secret := range secrets {
 			for _, form := range forms(secret) {
 				if bytes.Contains(data, form) {
-					t.Errorf("%s holds the %s", place, name)
+					i := bytes.Index(data, form)
+					t.Errorf("%s holds the %s: %q", place, name, data[max(0, i-40):min(len(data), i+40)])
 				}
 			}
 		}
@@ -137,7 +138,7 @@ func TestDeclinedThenPaid(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.gateway.behave(decline)
 		order := w.order(t)
-		first := w.wake(t, w.Card(t, firstPAN), order.ID)
+		first := w.wake(t, w.card(t, firstPAN), order.ID)
 		wantAuth(t, first.pay(t), set.AuthDeclined)
 		if o := w.look(t, order.ID); o.State != merchant.OrderDeclined || o.Payment.AuthCode != "declined" || o.Payment.Capture != merchant.CaptureNone {
 			t.Errorf("order %+v with payment %+v", o, o.Payment)
@@ -159,7 +160,7 @@ func TestDeclinedThenPaid(t *testing.T) {
 func TestReplay(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		order := w.order(t)
-		c := w.wake(t, w.Card(t, firstPAN), order.ID)
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
 		init := must[[]byte](t)(c.purchase.InitReq(c.card.Endpoint, time.Now()))
 		res := c.post(t, init)
 		if !bytes.Equal(res, c.post(t, init)) {
@@ -190,7 +191,7 @@ func TestReplay(t *testing.T) {
 func TestSameRRPIDOtherBytes(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		order := w.order(t)
-		c := w.wake(t, w.Card(t, firstPAN), order.ID)
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
 		init := func(language set.Language) error {
 			c.purchase.TransIDs.Language = language
 			return c.initiate(t)
@@ -235,7 +236,7 @@ func TestSameRRPIDOtherBytes(t *testing.T) {
 func TestSecondPReqOfATransaction(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		order := w.order(t)
-		c := w.wake(t, w.Card(t, firstPAN), order.ID)
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
 		wantAuth(t, c.pay(t), set.AuthApproved)
 		first := c.purchase.RRPID
 		c.purchase.RRPID = set.NewRRPID()
@@ -258,7 +259,7 @@ func TestSecondPReqOfATransaction(t *testing.T) {
 func TestTwoWalletsPayOneOrder(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		order := w.order(t)
-		wallets := []*wallet{w.wake(t, w.Card(t, firstPAN), order.ID), w.wake(t, w.Card(t, secondPAN), order.ID)}
+		wallets := []*wallet{w.wake(t, w.card(t, firstPAN), order.ID), w.wake(t, w.card(t, secondPAN), order.ID)}
 		for _, c := range wallets {
 			if err := c.initiate(t); err != nil {
 				t.Fatal(err)
@@ -300,7 +301,7 @@ func TestOrderMismatch(t *testing.T) {
 			"lower amount":      func(p *set.Purchase) { p.PurchAmt.Amount = 1 },
 			"other description": func(p *set.Purchase) { p.OD = []byte("1 x Pencil 2B") },
 		} {
-			c := w.wake(t, w.Card(t, firstPAN), order.ID)
+			c := w.wake(t, w.card(t, firstPAN), order.ID)
 			change(c.purchase)
 			if p := c.pay(t); p.CompletionCode != set.OrderRejected {
 				t.Errorf("%s: completion code %v, want orderRejected", name, p.CompletionCode)
@@ -308,7 +309,7 @@ func TestOrderMismatch(t *testing.T) {
 			if p, err := c.inquire(t, c.card); err != nil || p.CompletionCode != set.OrderRejected {
 				t.Errorf("%s: inquiry: %v, %v", name, p.CompletionCode, err)
 			}
-			if _, err := c.inquire(t, w.Card(t, secondPAN)); peerCode(err) != set.SignatureFailure {
+			if _, err := c.inquire(t, w.card(t, secondPAN)); peerCode(err) != set.SignatureFailure {
 				t.Errorf("%s: inquiry by another: %v", name, err)
 			}
 		}
@@ -318,7 +319,7 @@ func TestOrderMismatch(t *testing.T) {
 		if o := w.look(t, order.ID); o.State != merchant.OrderNew {
 			t.Errorf("order %s, want new", o.State)
 		}
-		wantAuth(t, w.wake(t, w.Card(t, firstPAN), order.ID).pay(t), set.AuthApproved)
+		wantAuth(t, w.wake(t, w.card(t, firstPAN), order.ID).pay(t), set.AuthApproved)
 	})
 }
 
@@ -336,7 +337,7 @@ func TestGatewayFails(t *testing.T) {
 				w.start(t)
 				w.gateway.behave(b)
 				order := w.order(t)
-				c := w.wake(t, w.Card(t, firstPAN), order.ID)
+				c := w.wake(t, w.card(t, firstPAN), order.ID)
 				wantCompletion(t, c.pay(t), set.OrderReceived)
 				if p, err := c.inquire(t, c.card); err != nil || p.CompletionCode != set.OrderReceived {
 					t.Errorf("inquiry: %v, %v", p.CompletionCode, err)
@@ -369,12 +370,12 @@ func TestGatewayRefuses(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.gateway.behave(refuse)
 		order := w.order(t)
-		wantAuth(t, w.wake(t, w.Card(t, firstPAN), order.ID).pay(t), set.AuthUnspecifiedFailure)
+		wantAuth(t, w.wake(t, w.card(t, firstPAN), order.ID).pay(t), set.AuthUnspecifiedFailure)
 		if o := w.look(t, order.ID); o.State != merchant.OrderFailed || !strings.Contains(o.Payment.Failure, "invalidCertificate") {
 			t.Errorf("order %s with payment %+v", o.State, o.Payment)
 		}
 		w.gateway.behave(approve)
-		wantAuth(t, w.wake(t, w.Card(t, firstPAN), order.ID).pay(t), set.AuthApproved)
+		wantAuth(t, w.wake(t, w.card(t, firstPAN), order.ID).pay(t), set.AuthApproved)
 	})
 }
 
@@ -383,7 +384,7 @@ func TestAuthorizationTooOld(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.gateway.behave(tooOld)
 		order := w.order(t)
-		c := w.wake(t, w.Card(t, firstPAN), order.ID)
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
 		wantCompletion(t, c.pay(t), set.OrderReceived)
 		w.await(t, order.ID, merchant.OrderUnresolved)
 		if status, _, _ := w.ask(t, "GET", "/orders/"+order.ID+"/pay", "*/*", "", ""); status != http.StatusConflict {
@@ -405,7 +406,7 @@ func TestCrashWhileAuthorizing(t *testing.T) {
 			w.gateway.behave(b)
 			_, before, _ := w.gateway.counts()
 			order := w.order(t)
-			c := w.wake(t, w.Card(t, firstPAN), order.ID)
+			c := w.wake(t, w.card(t, firstPAN), order.ID)
 			if err := c.initiate(t); err != nil {
 				t.Fatal(err)
 			}
@@ -447,7 +448,7 @@ func TestCaptureFails(t *testing.T) {
 		if err := w.config.Store.Capture(t.Context(), "NOSUCHORDER"); !errors.Is(err, merchant.ErrNoOrder) {
 			t.Errorf("capture of no order: %v", err)
 		}
-		wantAuth(t, w.wake(t, w.Card(t, firstPAN), order.ID).pay(t), set.AuthApproved)
+		wantAuth(t, w.wake(t, w.card(t, firstPAN), order.ID).pay(t), set.AuthApproved)
 		if o := w.look(t, order.ID); o.State != merchant.OrderAuthorized || o.Payment.Capture != merchant.CaptureNone {
 			t.Errorf("order %s with capture %q before it is asked for", o.State, o.Payment.Capture)
 		}
@@ -478,7 +479,7 @@ func TestCaptureRefused(t *testing.T) {
 		w.config.CaptureNow = false
 		w.crash(t)
 		order := w.order(t)
-		c := w.wake(t, w.Card(t, firstPAN), order.ID)
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
 		wantAuth(t, c.pay(t), set.AuthApproved)
 		w.gateway.behave(refuse)
 		if err := w.config.Store.Capture(t.Context(), order.ID); err != nil {
@@ -499,7 +500,7 @@ func TestCaptureRefused(t *testing.T) {
 func TestInquiry(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		order := w.order(t)
-		c, other := w.wake(t, w.Card(t, firstPAN), order.ID), w.Card(t, secondPAN)
+		c, other := w.wake(t, w.card(t, firstPAN), order.ID), w.card(t, secondPAN)
 		if err := c.initiate(t); err != nil {
 			t.Fatal(err)
 		}
@@ -541,7 +542,7 @@ func TestInquiry(t *testing.T) {
 func TestBadMessages(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		order := w.order(t)
-		c := w.wake(t, w.Card(t, firstPAN), order.ID)
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
 		if err := c.initiate(t); err != nil {
 			t.Fatal(err)
 		}
@@ -594,7 +595,7 @@ func TestBadMessages(t *testing.T) {
 func TestInitiatedExpires(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		order := w.order(t)
-		c := w.wake(t, w.Card(t, firstPAN), order.ID)
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
 		w.config.Now = func() time.Time { return time.Now().Add(-31 * time.Minute) }
 		w.config.Endpoint.Window = time.Hour
 		w.crash(t)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,11 +107,11 @@ func TestProbes(t *testing.T) {
 		probe("/livez", http.StatusOK, "alive")
 		probe("/readyz", http.StatusServiceUnavailable, "the HSM is away")
 
-		now := time.Now()
+		var years atomic.Int64
 		w.config.KeysReady = nil
-		w.config.Now = func() time.Time { return now }
+		w.config.Now = func() time.Time { return time.Now().AddDate(int(years.Load()), 0, 0) }
 		w.crash(t)
-		now = now.AddDate(2, 0, 0)
+		years.Store(2)
 		probe("/readyz", http.StatusServiceUnavailable, "certificate")
 		w.config.Store.Close()
 		probe("/livez", http.StatusOK, "alive")

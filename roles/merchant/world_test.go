@@ -17,6 +17,7 @@ import (
 
 	"github.com/setkit/setkit/roles/merchant"
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/pki"
 	"github.com/setkit/setkit/roles/set/settest"
 	"github.com/setkit/setkit/roles/sethttp"
 	"github.com/setkit/setkit/roles/sqldb/sqldbtest"
@@ -60,6 +61,19 @@ func (l *lockedBuffer) Bytes() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return bytes.Clone(l.b.Bytes())
+}
+
+// card gives a cardholder. Its expiry date cannot be mistaken for part of a certificate's dates.
+func (w *world) card(t *testing.T, pan string) *settest.Card {
+	t.Helper()
+	c := w.Card(t, pan)
+	c.Account.CardExpiry = set.CardExpiry("204906")
+	id := must[string](t)(pki.UniqueCardholderID(c.Account.PANSecret[:], c.Account.PAN, c.Account.CardExpiry))
+	c.Endpoint.SignCert = w.Issue(t, pki.Template{
+		Type: pki.Card, Use: pki.Signature, PublicKey: c.Endpoint.SignKey.Public(),
+		Subject: pki.Name{Country: "CH", Brand: settest.Brand, Unit: "Issuing Bank", CommonName: id},
+	})
+	return c
 }
 
 func must[T any](t testing.TB) func(T, error) T {
