@@ -393,7 +393,7 @@ func TestAuthorizationTooOld(t *testing.T) {
 	})
 }
 
-// crash stops the merchant in the middle and starts it again on the same database.
+// crash cuts off what the merchant is doing and starts it again on the same database.
 func (w *world) crash(t *testing.T) {
 	t.Helper()
 	w.stop()
@@ -404,7 +404,7 @@ func TestCrashWhileAuthorizing(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		for name, b := range map[string]behaviour{"before the gateway acts": away, "after the gateway acted": lostAnswer} {
 			w.gateway.behave(b)
-			_, before, _ := w.gateway.counts()
+			received, before, _ := w.gateway.counts()
 			order := w.order(t)
 			c := w.wake(t, w.card(t, firstPAN), order.ID)
 			if err := c.initiate(t); err != nil {
@@ -418,8 +418,7 @@ func TestCrashWhileAuthorizing(t *testing.T) {
 				ended <- err
 			}()
 			w.await(t, order.ID, merchant.OrderAuthorizing)
-			n, _, _ := w.gateway.counts()
-			poll(t, "the gateway got the request", func() bool { m, _, _ := w.gateway.counts(); return m > n || m > 0 })
+			poll(t, "the gateway got the request", func() bool { n, _, _ := w.gateway.counts(); return n > received })
 			w.crash(t)
 			var unreachable *sethttp.UnreachableError
 			if err := <-ended; !errors.As(err, &unreachable) {

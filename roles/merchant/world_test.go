@@ -41,7 +41,7 @@ type world struct {
 	gateway  *gateway
 	shop     *httptest.Server
 	log      *lockedBuffer
-	stop     func() // ends the merchant as a crash would: without a word to its jobs
+	stop     func() // ends the merchant, in the middle of whatever it does
 	wire     [][]byte
 	wireLock sync.Mutex
 }
