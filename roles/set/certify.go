@@ -22,7 +22,7 @@ import (
 // This file is the CA's side of registrations (SET §7.2, §7.3): each request opened and checked as far as
 // that needs no record of earlier ones, and each answer made. The endpoint's Verifier tells which
 // BrandCRLIdentifier and CRLs the answers carry; its Chain holds all CA certificates that a requester
-// needs to validate what the CA signs, its own certificate-signing one included.
+// needs to validate what the CA signs, its own certificate-signing one included, and those CRLs.
 
 // OpenCardCInitReq checks that CardCInitReq is for this CA's brand and agrees with its header.
 func (e *Endpoint) OpenCardCInitReq(w *MessageWrapper) (*CardCInitReq, error) {
