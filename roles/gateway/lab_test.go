@@ -303,7 +303,7 @@ func (l *lab) wantError(t *testing.T, request []byte, want set.ErrorCode) {
 	p := &set.Purchase{}
 	_, err := p.OpenInitRes(l.card.Endpoint, l.now(), response)
 	var peer *set.PeerError
-	if !errors.As(err, &peer) || peer.Code != want || peer.Signer == "" {
+	if !errors.As(err, &peer) || peer.Code != want || peer.Signer == nil {
 		t.Errorf("got %v, want SET Error %v signed by the gateway", err, want)
 	}
 }

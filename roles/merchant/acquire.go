@@ -5,11 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
-	"github.com/setkit/setkit/roles/set/pki"
 	"github.com/setkit/setkit/roles/sethttp"
 	"github.com/setkit/setkit/roles/sqldb"
 )
@@ -142,11 +140,11 @@ func (m *Merchant) post(ctx context.Context, sl *sale, octets []byte) ([]byte, e
 	return m.Client.Post(ctx, gateway.URL, sethttp.MediaPayment, octets)
 }
 
-// refused tells an Error message that a gateway has signed from every other failure. What nobody signed
+// refused tells an Error message that the gateway has signed from every other failure. What nobody signed
 // may come from anyone: it is no outcome.
 func refused(err error) (*set.PeerError, error) {
 	var p *set.PeerError
-	if errors.As(err, &p) && strings.HasPrefix(p.Signer, pki.Pgwy.String()+" ") {
+	if errors.As(err, &p) && p.Signer != nil {
 		return p, nil
 	}
 	return nil, err

@@ -284,7 +284,7 @@ func (c *wallet) inquire(t *testing.T, by *settest.Card) (set.PResPayload, error
 // peerCode is the code of the Error message that err is, 0 if it is none.
 func peerCode(err error) set.ErrorCode {
 	var p *set.PeerError
-	if errors.As(err, &p) && p.Signer != "" {
+	if errors.As(err, &p) && p.Signer != nil {
 		return p.Code
 	}
 	return 0

@@ -119,14 +119,14 @@ func known(x MsgExtensions) error {
 // PeerError is an Error message that came as the answer to a request.
 type PeerError struct {
 	Code   ErrorCode
-	Signer string // who signed it, from a certificate that validates; empty when nobody did
+	Signer *pki.Certificate // who signed it, by a certificate that validates; nil when nobody did
 }
 
 func (e *PeerError) Error() string {
-	if e.Signer == "" {
+	if e.Signer == nil {
 		return fmt.Sprintf("the peer answers with an unsigned SET Error: %v", e.Code)
 	}
-	return fmt.Sprintf("%s answers with SET Error %v", e.Signer, e.Code)
+	return fmt.Sprintf("the holder of the %v answers with SET Error %v", e.Signer, e.Code)
 }
 
 // receiveResponse decodes the answer to the request with the given RRPID. An Error message becomes a
@@ -165,7 +165,7 @@ func (e *Endpoint) peerError(now time.Time, m *Error) error {
 	}
 	peer := &PeerError{Code: tbs.ErrorCode}
 	if cert, err := e.signer(now, sd, nil); err == nil {
-		peer.Signer = cert.String()
+		peer.Signer = cert
 	}
 	return peer
 }

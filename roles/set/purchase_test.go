@@ -498,7 +498,7 @@ func TestErrorMessage(t *testing.T) {
 		b := must[[]byte](t)(party.ErrorResponse(tr.Now, req, w, &set.ProtocolError{Code: set.UnknownLID}))
 		_, err := tr.purchase.OpenInitRes(tr.card.Endpoint, tr.Now, b)
 		var peer *set.PeerError
-		if !errors.As(err, &peer) || peer.Code != set.UnknownLID || (peer.Signer != "") != (name == "signed") {
+		if !errors.As(err, &peer) || peer.Code != set.UnknownLID || (peer.Signer != nil) != (name == "signed") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

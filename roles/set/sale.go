@@ -292,9 +292,19 @@ type Authorized struct {
 	TransIDs TransIDs
 }
 
+// receiveResponse is the endpoint's, with an Error message taken as signed only if the sale's gateway did.
+func (s *Sale) receiveResponse(e *Endpoint, now time.Time, b []byte, rrpid RRPID, want MessageType) (*MessageWrapper, error) {
+	w, err := e.receiveResponse(now, b, rrpid, want)
+	var peer *PeerError
+	if errors.As(err, &peer) && peer.Signer != nil && s.checkGateway(peer.Signer) != nil {
+		peer.Signer = nil
+	}
+	return w, err
+}
+
 // OpenAuthRes checks AuthRes against the request that it answers (SET §7.4; W-PU4).
 func (s *Sale) OpenAuthRes(e *Endpoint, now time.Time, r AuthorizationRequest, b []byte) (*Authorized, error) {
-	w, err := e.receiveResponse(now, b, r.RRPID, AuthResType)
+	w, err := s.receiveResponse(e, now, b, r.RRPID, AuthResType)
 	if err != nil {
 		return nil, err
 	}
@@ -387,7 +397,7 @@ func (s *Sale) CapReq(e *Endpoint, now time.Time, r CaptureRequest) ([]byte, err
 
 // OpenCapRes checks CapRes and gives what became of the one item.
 func (s *Sale) OpenCapRes(e *Endpoint, now time.Time, r CaptureRequest, b []byte) (*CapResPayload, error) {
-	w, err := e.receiveResponse(now, b, r.RRPID, CapResType)
+	w, err := s.receiveResponse(e, now, b, r.RRPID, CapResType)
 	if err != nil {
 		return nil, err
 	}
