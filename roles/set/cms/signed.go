@@ -21,12 +21,6 @@ import (
 // RSABitsMin is the shortest RSA modulus accepted, for signatures and for key transport.
 const RSABitsMin = 2048
 
-// Limits on what one SignedData may carry.
-const (
-	certificatesMax = 16
-	signersMax      = 2 // a renewal is signed by the new and by the old key (SET §4.6)
-)
-
 // Signer is a private key with the certificate that names it. Without a certificate, the signature
 // names an empty issuer and serial number 0, as a first certificate request does (SET §4.6).
 type Signer struct {
