@@ -352,7 +352,7 @@ func errorCode(t testing.TB, b []byte) string {
 	if !errors.As(err, &peer) {
 		return "no PeerError: " + err.Error()
 	}
-	if peer.Signer == "" {
+	if peer.Signer == nil {
 		t.Errorf("the Error %v is not signed", peer.Code)
 	}
 	return peer.Code.String()
