@@ -23,6 +23,7 @@ type account struct {
 	ID        string `json:"id"`
 	Holder    string `json:"holder"`
 	PAN       string `json:"pan"`
+	Currency  string `json:"currency"`
 	Available string `json:"available"`
 	Held      string `json:"held"`
 	Booked    string `json:"booked"`
@@ -106,7 +107,7 @@ func demo(c *urfave.Context) (err error) {
 	if c.Bool("keep") {
 		fmt.Fprintf(out, "\nThe world runs on: set-lab down --dir %s stops it\n", dir)
 	}
-	if p.receipt.Outcome != "approved" {
+	if p.receipt.Outcome != approved {
 		return errDeclined
 	}
 	return nil
@@ -115,22 +116,36 @@ func demo(c *urfave.Context) (err error) {
 // buy orders something in the shop, pays it with the card, and waits until it is cleared.
 func (w *world) buy(ctx context.Context, out io.Writer, item string, quantity int) (*purchase, error) {
 	p := &purchase{}
-	var err error
-	steps := []step{
-		{"Order: " + strconv.Itoa(quantity) + " x " + item + " from the catalogue", func(ctx context.Context) error {
-			if p.before, err = w.account(ctx); err != nil {
-				return err
+	err := runSteps(ctx, out, []step{
+		{fmt.Sprintf("Order: %d x %s from the catalogue", quantity, item), func(ctx context.Context) (err error) {
+			if p.before, err = w.account(ctx); err == nil {
+				p.order, err = w.placeOrder(ctx, item, quantity)
 			}
-			p.order, err = w.placeOrder(ctx, item, quantity)
 			return err
 		}},
-		{"Purchase: dual signature by the card, authorization at the issuer", func(ctx context.Context) error {
+		{"Purchase: dual signature by the card, authorization at the issuer", func(ctx context.Context) (err error) {
 			p.receipt, err = w.pay(ctx, p.order)
 			return err
 		}},
-		{"Capture and clearing", func(ctx context.Context) error { return w.settle(ctx, p) }},
+	})
+	if err != nil {
+		return nil, err
 	}
-	return p, runSteps(ctx, out, steps)
+	if p.receipt.Outcome == approved {
+		return p, runSteps(ctx, out, []step{{"Capture and clearing", func(ctx context.Context) error { return w.settle(ctx, p) }}})
+	}
+	return p, w.look(ctx, p)
+}
+
+// approved is the wallet's word for a purchase that happens.
+const approved = "approved"
+
+// look asks the shop and the issuer how things stand after a purchase.
+func (w *world) look(ctx context.Context, p *purchase) (err error) {
+	if p.order, err = w.showOrder(ctx, p.order.ID); err == nil {
+		p.after, err = w.account(ctx)
+	}
+	return err
 }
 
 // settle waits for what follows an approval: the merchant's capture, and its booking by the issuer.
@@ -138,14 +153,10 @@ func (w *world) settle(ctx context.Context, p *purchase) error {
 	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
 	defer cancel()
 	for {
-		var err error
-		if p.order, err = w.showOrder(ctx, p.order.ID); err != nil {
+		if err := w.look(ctx, p); err != nil {
 			return err
 		}
-		if p.after, err = w.account(ctx); err != nil {
-			return err
-		}
-		if p.receipt.Outcome != "approved" || p.order.State == "captured" && p.after.Booked != p.before.Booked {
+		if p.order.State == "captured" && p.after.Booked != p.before.Booked {
 			return nil
 		}
 		select {
@@ -236,7 +247,7 @@ func (p *purchase) print(out io.Writer) {
 	}
 	line("Octets on the wire", strings.Join(sizes, ", "))
 	fmt.Fprintf(out, "\nAccount of %s (%s)\n", p.after.Holder, p.after.PAN)
-	fmt.Fprintf(out, "  %-10s %14s %14s %14s\n", "", "available", "held", "booked")
+	fmt.Fprintf(out, "  %-10s %14s %14s %14s\n", p.after.Currency, "available", "held", "booked")
 	for _, row := range []struct {
 		when string
 		a    account
