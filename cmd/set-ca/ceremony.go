@@ -19,7 +19,7 @@ func ceremonyCommand() *urfave.Command {
 		Name:  "ceremony",
 		Usage: "make the keys and certificates of root, brand, cardholder, merchant and payment CA",
 		Flags: []urfave.Flag{
-			&urfave.StringFlag{Name: "config", Required: true, Usage: "the reviewed `FILE` that describes the ceremony"},
+			&urfave.PathFlag{Name: "config", Required: true, Usage: "the reviewed `FILE` that describes the ceremony"},
 			&urfave.BoolFlag{Name: "dry-run", Usage: "check the file only: no token is opened, nothing is written"},
 			&urfave.BoolFlag{Name: "json", Usage: "print a summary as JSON, and the steps on the standard error"},
 		},
@@ -28,7 +28,10 @@ func ceremonyCommand() *urfave.Command {
 }
 
 func holdCeremony(c *urfave.Context) error {
-	path := c.String("config")
+	if c.Args().Present() {
+		return cli.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
+	}
+	path := c.Path("config")
 	var spec ceremony.Spec
 	if err := cli.LoadConfig(path, &spec); err != nil {
 		return cli.Usage(err)

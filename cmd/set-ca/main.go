@@ -1,4 +1,4 @@
-// Command set-ca is the certificate authority: the key ceremony that makes the hierarchy, and the server
+// Set-ca is the certificate authority: the key ceremony that makes the hierarchy, and the server
 // that certifies cardholders, merchants and payment gateways.
 package main
 
@@ -10,10 +10,11 @@ import (
 
 func main() { cli.Main(app()) }
 
+// app returns the command. An App runs once.
 func app() *urfave.App {
 	return &urfave.App{
 		Name:     "set-ca",
 		Usage:    "the SET certificate authority",
-		Commands: []*urfave.Command{ceremonyCommand()},
+		Commands: []*urfave.Command{ceremonyCommand(), serveCommand(), listCommand()},
 	}
 }

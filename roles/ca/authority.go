@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/set/pki"
 )
 
@@ -50,6 +51,9 @@ func (f Form) check(where string, want int) error {
 				return fmt.Errorf("%s: two form fields are called %q", where, field.FieldName)
 			}
 		}
+	}
+	if _, err := der.Marshal(f.template()); err != nil {
+		return fmt.Errorf("%s: form: %w", where, err)
 	}
 	return nil
 }

@@ -55,6 +55,9 @@ func (c *CardholderCA) check() error {
 	}
 	seen := make(map[set.BIN]bool)
 	for _, p := range c.Programs {
+		if len(p.BINs) == 0 || len(p.Country) != 2 || p.Issuer == "" {
+			return errors.New("cca: a program without BINs, or without the issuer's country or name")
+		}
 		for _, bin := range p.BINs {
 			if seen[bin] {
 				return fmt.Errorf("cca: BIN %s twice", bin)

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/roles/ca"
+	"github.com/setkit/setkit/roles/finnet"
+	"github.com/setkit/setkit/roles/sethttp"
+)
+
+func configFlag() urfave.Flag {
+	return &urfave.PathFlag{Name: "config", Required: true, Usage: "configuration `FILE`"}
+}
+
+func serveCommand() *urfave.Command {
+	return &urfave.Command{
+		Name: "serve", Usage: "certify cardholders, merchants and payment gateways until it is told to end",
+		Flags: []urfave.Flag{configFlag()}, Action: serve,
+	}
+}
+
+func serve(c *urfave.Context) (err error) {
+	cfg, err := load(c)
+	if err != nil {
+		return err
+	}
+	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	defer func() { err = errors.Join(err, ring.Close()) }()
+	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
+	issuer := finnet.NewClient(cfg.Issuer, log)
+	defer issuer.Close()
+	server, closeDB, err := cfg.open(c, ring, issuer, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeDB()) }()
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "listen", ln.Addr().String(), "paths", []string{"/cca", "/mca", "/pca"})
+	return run(c.Context, server, ln, log)
+}
+
+// run serves until ctx ends: it then takes no more requests and answers those under way.
+func run(ctx context.Context, s *ca.CA, ln net.Listener, log *slog.Logger) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	cleaned := make(chan struct{})
+	go func() {
+		defer close(cleaned)
+		s.Run(ctx)
+	}()
+	server := sethttp.NewServer(s.Handler(), ca.AnswerTimeout)
+	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+	var err error
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		log.Info("stopping")
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), ca.AnswerTimeout+time.Second)
+	defer cancel()
+	err = errors.Join(err, server.Shutdown(last))
+	stop()
+	<-cleaned
+	return err
+}
+
+func listCommand() *urfave.Command {
+	return &urfave.Command{
+		Name: "list", Usage: "list the certificates issued, the latest first",
+		Flags: []urfave.Flag{
+			configFlag(),
+			&urfave.IntFlag{Name: "limit", Value: 100, Usage: "list at most `N`"},
+			&urfave.BoolFlag{Name: "json", Usage: "print JSON"},
+		},
+		Action: list,
+	}
+}
+
+func list(c *urfave.Context) (err error) {
+	cfg, err := load(c)
+	if err != nil {
+		return err
+	}
+	if c.Int("limit") < 1 {
+		return cli.Usage(fmt.Errorf("--limit %d: want at least 1", c.Int("limit")))
+	}
+	db, err := ca.OpenDB(c.Context, cfg.Database)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	certs, err := ca.List(c.Context, db, c.Int("limit"))
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return cli.PrintJSON(c.App.Writer, certs)
+	}
+	var rows [][]string
+	for _, i := range certs {
+		rows = append(rows, []string{i.IssuedAt.Format(time.RFC3339), i.CA, i.Serial, i.Type, i.Use, i.NotAfter.Format(time.DateOnly), i.Registrant, i.Subject})
+	}
+	return cli.Table(c.App.Writer, []string{"ISSUED", "CA", "SERIAL", "TYPE", "USE", "EXPIRES", "REGISTRANT", "SUBJECT"}, rows)
+}
