@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"database/sql"
 	"encoding/asn1"
@@ -453,7 +454,8 @@ func TestMerchantAndGateway(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, url string) {
 		s := newServer(t, url)
-		got, err := newEntity(t, set.MerInitialBoth, merchantID).register(t, s, merchantCode)
+		merchant := newEntity(t, set.MerInitialBoth, merchantID)
+		got, err := merchant.register(t, s, merchantCode)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -476,6 +478,13 @@ func TestMerchantAndGateway(t *testing.T) {
 		}
 		if list := must[[]ca.Issued](t)(ca.List(t.Context(), s.db, 10)); len(list) != 4 {
 			t.Errorf("%d certificates listed, want 4", len(list))
+		}
+		// MR-5: private keys do not travel.
+		private := rsaKey(t, 0)
+		for _, secret := range [][]byte{private.D.Bytes(), private.Primes[0].Bytes(), private.Primes[1].Bytes(), must[[]byte](t)(merchant.sign.(*ecdsa.PrivateKey).Bytes())} {
+			if bytes.Contains(bytes.Join(s.wire, nil), secret) {
+				t.Error("a private key on the wire")
+			}
 		}
 	})
 }
@@ -707,6 +716,7 @@ func TestExpiry(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
+	s := newServer(t, sqldbtest.SQLite(t))
 	for name, change := range map[string]func(c *ca.Config){
 		"another CA's certificate": func(c *ca.Config) { c.Merchant.Certificate = c.Cardholder.Certificate },
 		"another key":              func(c *ca.Config) { c.Payment.Key = c.Merchant.Key },
@@ -722,8 +732,6 @@ func TestNewRefuses(t *testing.T) {
 		"in ten years": func(c *ca.Config) { c.Now = func() time.Time { return time.Now().AddDate(10, 0, 0) } },
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newServer(t, sqldbtest.SQLite(t))
 			config := s.config
 			change(&config)
 			if _, err := ca.New(config); err == nil {

@@ -614,3 +614,89 @@ func TestCardExpiryEnd(t *testing.T) {
 		t.Error("month 13 has an end")
 	}
 }
+
+// CR-1: nobody opens a request but the CA that it is for, also with the keys of all other CAs.
+func TestOtherCAsOpenNothing(t *testing.T) {
+	t.Parallel()
+	e := newEnrolment(t)
+	if err := e.state.OpenInitRes(e.self, e.Now, e.initRes(t)); err != nil {
+		t.Fatal(err)
+	}
+	b := must[[]byte](t)(e.state.FormReq(e.self, e.Now))
+	for _, typ := range []pki.Type{pki.CCA, pki.MCA, pki.PCA} {
+		other := e.CA(t, typ)
+		w := must[*set.MessageWrapper](t)(other.Receive(e.Now, b, set.RegFormReqType))
+		if _, err := other.OpenRegFormReq(w); code(err) != set.DecodingFailure {
+			t.Errorf("another %v: %v", typ, err)
+		}
+		// Not even one that says it is the certificate's owner.
+		other.ExchangeCert = e.ca.ExchangeCert
+		other.ExchangeKey = settest.RSAKey(t)
+		if _, err := other.OpenRegFormReq(w); code(err) != set.DecodingFailure {
+			t.Errorf("another %v under the certificate: %v", typ, err)
+		}
+	}
+}
+
+// FuzzRegistrationRequests feeds a CA whatever comes: it answers, and never opens what nobody sent.
+func FuzzRegistrationRequests(f *testing.F) {
+	w := settest.NewWorld(f)
+	cas := []*set.Endpoint{w.CA(f, pki.CCA), w.CA(f, pki.MCA)}
+	self := w.Endpoint(f)
+	id := set.IDData{MerchantAcquirerID: &set.MerchantAcquirerID{MerchantBIN: settest.AcquirerBIN, MerchantID: settest.MerchantID}}
+	merchant, err := set.NewMeAqEnrolment(settest.Brand, "en", set.MerInitialBoth, id)
+	if err != nil {
+		f.Fatal(err)
+	}
+	card := set.NewCardEnrolment(settest.Brand, "en", set.PAN(testPAN), set.CardExpiry("209912"))
+	seed := func(b []byte, err error) []byte {
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+		return b
+	}
+	receive := func(ca *set.Endpoint, b []byte) *set.MessageWrapper {
+		w, err := ca.Receive(w.Now, b, set.CardCInitReqType, set.MeAqCInitReqType, set.RegFormReqType, set.CertReqType)
+		if err != nil {
+			return nil
+		}
+		return w
+	}
+	seed(merchant.InitReq(self, w.Now))
+	init, err := cas[0].OpenCardCInitReq(receive(cas[0], seed(card.InitReq(self, w.Now))))
+	if err != nil {
+		f.Fatal(err)
+	}
+	res, err := cas[0].CardCInitRes(w.Now, init, set.NewLocalID())
+	if err := errors.Join(err, card.OpenInitRes(self, w.Now, res)); err != nil {
+		f.Fatal(err)
+	}
+	known := seed(card.FormReq(self, w.Now))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, ca := range cas {
+			w0 := receive(ca, b)
+			if w0 == nil {
+				continue
+			}
+			var err error
+			switch w0.Message.Type() {
+			case set.CardCInitReqType:
+				_, err = ca.OpenCardCInitReq(w0)
+			case set.MeAqCInitReqType:
+				_, err = ca.OpenMeAqCInitReq(w0)
+			case set.RegFormReqType:
+				if _, err = ca.OpenRegFormReq(w0); err == nil && !bytes.Equal(w0.Message.RegFormReq.Content, receive(ca, known).Message.RegFormReq.Content) {
+					t.Error("opened what nobody sent")
+				}
+			case set.CertReqType:
+				_, err = ca.OpenCertReq(w.Now, w0)
+			}
+			var p *set.ProtocolError
+			var status *set.CertStatusError
+			if err != nil && !errors.As(err, &p) && !errors.As(err, &status) {
+				t.Errorf("%v is no answer", err)
+			}
+		}
+	})
+}
