@@ -11,9 +11,9 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/roles/ca"
 	"github.com/setkit/setkit/roles/finnet"
-	"github.com/setkit/setkit/roles/sethttp"
 )
 
 func configFlag() urfave.Flag {
@@ -47,34 +47,10 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "paths", []string{"/cca", "/mca", "/pca"})
-	return run(c.Context, server, ln, log)
-}
-
-// run serves until ctx ends: it then takes no more requests and answers those under way.
-func run(ctx context.Context, s *ca.CA, ln net.Listener, log *slog.Logger) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	cleaned := make(chan struct{})
-	go func() {
-		defer close(cleaned)
-		s.Run(ctx)
-	}()
-	server := sethttp.NewServer(s.Handler(), ca.AnswerTimeout)
-	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ln) }()
-	var err error
-	select {
-	case err = <-served:
-	case <-ctx.Done():
-		log.Info("stopping")
-	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), ca.AnswerTimeout+time.Second)
-	defer cancel()
-	err = errors.Join(err, server.Shutdown(last))
-	stop()
-	<-cleaned
-	return err
+	return party.Serve(c.Context, ln, server.Handler(), ca.AnswerTimeout, func(ctx context.Context) error {
+		server.Run(ctx)
+		return nil
+	}, log)
 }
 
 func listCommand() *urfave.Command {

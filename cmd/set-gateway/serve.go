@@ -1,20 +1,18 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/gateway"
 	"github.com/setkit/setkit/roles/set/pki"
-	"github.com/setkit/setkit/roles/sethttp"
 )
 
 func serve(c *urfave.Context) (err error) {
@@ -51,32 +49,5 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "acquirer", string(cfg.AcquirerBIN), "certificate", endpoint.SignCert.String())
-	return run(c.Context, g, ln, log)
-}
-
-// run serves until ctx ends: it then takes no more requests, answers those under way, and stops the jobs.
-func run(ctx context.Context, g *gateway.Gateway, ln net.Listener, log *slog.Logger) error {
-	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopJobs()
-	jobsEnded := make(chan error, 1)
-	go func() { jobsEnded <- g.Run(jobs) }()
-
-	server := sethttp.NewServer(g.Handler(), gateway.AnswerTimeout)
-	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ln) }()
-
-	var err error
-	select {
-	case err = <-served:
-	case err = <-jobsEnded:
-		jobsEnded <- nil
-	case <-ctx.Done():
-		log.Info("stopping")
-	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), gateway.AnswerTimeout+time.Second)
-	defer cancel()
-	err = errors.Join(err, server.Shutdown(last))
-	stopJobs()
-	return errors.Join(err, <-jobsEnded)
+	return party.Serve(c.Context, ln, g.Handler(), gateway.AnswerTimeout, g.Run, log)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -16,7 +15,6 @@ import (
 	"github.com/setkit/setkit/roles/merchant"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/pki"
-	"github.com/setkit/setkit/roles/sethttp"
 )
 
 func serve(c *urfave.Context) (err error) {
@@ -41,7 +39,7 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "shop", cfg.BaseURL, "certificate", m.Endpoint.SignCert.String())
-	return run(c.Context, m, ln, log)
+	return party.Serve(c.Context, ln, m.Handler(), m.AnswerTimeout, m.Run, log)
 }
 
 // merchant makes the merchant that the configuration describes.
@@ -98,31 +96,4 @@ func keysReady(ctx context.Context, ring *cli.Keyring, id party.Identity) (func(
 		}
 		return nil
 	}, nil
-}
-
-// run serves until ctx ends: it then takes no more requests, answers those under way, and stops the jobs.
-func run(ctx context.Context, m *merchant.Merchant, ln net.Listener, log *slog.Logger) error {
-	jobs, stopJobs := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopJobs()
-	jobsEnded := make(chan error, 1)
-	go func() { jobsEnded <- m.Run(jobs) }()
-
-	server := sethttp.NewServer(m.Handler(), m.AnswerTimeout)
-	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ln) }()
-
-	var err error
-	select {
-	case err = <-served:
-	case err = <-jobsEnded:
-		jobsEnded <- nil
-	case <-ctx.Done():
-		log.Info("stopping")
-	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.AnswerTimeout+time.Second)
-	defer cancel()
-	err = errors.Join(err, server.Shutdown(last))
-	stopJobs()
-	return errors.Join(err, <-jobsEnded)
 }
