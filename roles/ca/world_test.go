@@ -21,6 +21,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ import (
 	"github.com/setkit/setkit/roles/ca/ceremony"
 	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/cms"
 	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/set/pki"
 	"github.com/setkit/setkit/roles/sethttp"
@@ -348,15 +350,26 @@ func errorCode(t testing.TB, b []byte) string {
 	if w.Message.Error == nil {
 		return "no Error but " + w.Message.Type().String()
 	}
-	_, err = set.NewCardEnrolment(brand, "en", nil, nil).OpenFormRes(&set.Endpoint{Verifier: verifier(t, true)}, time.Now(), b)
-	var peer *set.PeerError
-	if !errors.As(err, &peer) {
-		return "no PeerError: " + err.Error()
+	if w.Message.Error.SignedError == nil {
+		t.Error("an Error that is not signed")
+		return ""
 	}
-	if peer.Signer == nil {
-		t.Errorf("the Error %v is not signed", peer.Code)
+	sd := must[*cms.SignedData](t)(cms.ParseSigned(cms.ContentInfo(*w.Message.Error.SignedError), set.ContentErrorTBS))
+	var tbs set.ErrorTBS
+	if err := set.Unmarshal(sd.Content, &tbs); err != nil {
+		t.Error(err)
 	}
-	return peer.Code.String()
+	var certs []*pki.Certificate
+	for _, c := range sd.Certificates {
+		certs = append(certs, must[*pki.Certificate](t)(pki.ParseCertificate(c.Raw)))
+	}
+	signer := slices.IndexFunc(certs, func(c *pki.Certificate) bool { return sd.Names(0, c.X509) })
+	if signer < 0 || sd.Verify(0, certs[signer].X509.PublicKey) != nil {
+		t.Errorf("the signature of the Error %v does not verify", tbs.ErrorCode)
+	} else if _, err := verifier(t, true).Verify(certs[signer], certs, time.Now()); err != nil {
+		t.Errorf("the Error %v is signed by: %v", tbs.ErrorCode, err)
+	}
+	return tbs.ErrorCode.String()
 }
 
 const brand = "Meridian"

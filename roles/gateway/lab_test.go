@@ -301,9 +301,14 @@ func (l *lab) wantError(t *testing.T, request []byte, want set.ErrorCode) {
 		t.Errorf("status %d, want 4xx", status)
 	}
 	p := &set.Purchase{}
-	_, err := p.OpenInitRes(l.card.Endpoint, l.now(), response)
+	w, err := set.Decode(request)
+	readable := err == nil && w.MessageHeader.RRPID != nil
+	if readable {
+		p.InitRRPID = *w.MessageHeader.RRPID
+	}
+	_, err = p.OpenInitRes(l.card.Endpoint, l.now(), response)
 	var peer *set.PeerError
-	if !errors.As(err, &peer) || peer.Code != want || peer.Signer == nil {
+	if !errors.As(err, &peer) || peer.Code != want || (peer.Signer != nil) != readable {
 		t.Errorf("got %v, want SET Error %v signed by the gateway", err, want)
 	}
 }

@@ -93,6 +93,7 @@ func (e *Endpoint) openPI(now time.Time, o *OpenedAuthReq, pi *PIDualSigned) err
 	if err != nil {
 		return protocol(err)
 	}
+	defer clear(plaintext) // of which the digest of the card data is a part
 	defer clear(packed)
 	var tbe PIDualSignedTBE
 	if err := decode(plaintext, &tbe); err != nil {

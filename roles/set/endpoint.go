@@ -119,12 +119,12 @@ func known(x MsgExtensions) error {
 // PeerError is an Error message that came as the answer to a request.
 type PeerError struct {
 	Code   ErrorCode
-	Signer *pki.Certificate // who signed it, by a certificate that validates; nil when nobody did
+	Signer *pki.Certificate // who signed it, by a certificate that validates, about this request; else nil
 }
 
 func (e *PeerError) Error() string {
 	if e.Signer == nil {
-		return fmt.Sprintf("the peer answers with an unsigned SET Error: %v", e.Code)
+		return fmt.Sprintf("the peer answers with a SET Error that nobody has signed for this request: %v", e.Code)
 	}
 	return fmt.Sprintf("the holder of the %v answers with SET Error %v", e.Signer, e.Code)
 }
@@ -137,7 +137,7 @@ func (e *Endpoint) receiveResponse(now time.Time, b []byte, rrpid RRPID, want Me
 		return nil, err
 	}
 	if w.Message.Error != nil {
-		return nil, e.peerError(now, w.Message.Error)
+		return nil, e.peerError(now, rrpid, w.Message.Error)
 	}
 	if err := e.checkHeader(now, w); err != nil {
 		return nil, err
@@ -151,7 +151,8 @@ func (e *Endpoint) receiveResponse(now time.Time, b []byte, rrpid RRPID, want Me
 	return w, nil
 }
 
-func (e *Endpoint) peerError(now time.Time, m *Error) error {
+// peerError has a signer only if what was signed names the request: else it may be a replay.
+func (e *Endpoint) peerError(now time.Time, rrpid RRPID, m *Error) error {
 	if m.UnsignedError != nil {
 		return &PeerError{Code: m.UnsignedError.ErrorCode}
 	}
@@ -164,6 +165,10 @@ func (e *Endpoint) peerError(now time.Time, m *Error) error {
 		return err
 	}
 	peer := &PeerError{Code: tbs.ErrorCode}
+	about := tbs.ErrorMsg.MessageHeader
+	if about == nil || about.RRPID == nil || *about.RRPID != rrpid {
+		return peer
+	}
 	if cert, err := e.signer(now, sd, nil); err == nil {
 		peer.Signer = cert
 	}
@@ -295,6 +300,9 @@ func (e *Endpoint) validate(now time.Time, cert *pki.Certificate, others []*pki.
 			pki.Expired: ExpiredCertificate, pki.Revoked: RevokedCertificate, pki.Missing: MissingCertificate, pki.Invalid: InvalidCertificate,
 		}
 		return &ProtocolError{Code: codes[v.Reason], Thumb: &v.Thumb, Err: err}
+	}
+	if p := cert.PrivateKeyUsage; p != nil && (now.Before(p.NotBefore) || now.After(p.NotAfter)) {
+		return bad(fmt.Errorf("%v outside its private key usage period", cert))
 	}
 	return nil
 }

@@ -421,5 +421,8 @@ func (s *Sale) OpenCapRes(e *Endpoint, now time.Time, r CaptureRequest, b []byte
 		return nil, &ProtocolError{Code: WrapperMsgMismatch, Err: errors.New("the items are not those of the request")}
 	}
 	item := data.CapResItemSeq[0]
+	if p := item.CapResPayload; p.CapCode == CapSuccess && !p.CapAmt.Equal(r.Amount) {
+		return nil, &ProtocolError{Code: WrapperMsgMismatch, Err: fmt.Errorf("captured %v, asked for %v", p.CapAmt, r.Amount)}
+	}
 	return &item.CapResPayload, errors.Join(s.TransIDs.check(item.TransIDs), known(item.CapResPayload.Extensions))
 }

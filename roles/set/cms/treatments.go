@@ -91,8 +91,12 @@ func OpenEncX[T any](r Recipient, types SignedEncrypted, ci ContentInfo, bc Bloc
 	defer clear(plaintext)
 	var pair SignedPair[T]
 	if err := der.Unmarshal(plaintext, &pair); err != nil {
+		clear(packed)
 		return t, nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	signature, err = ParseSigned(pair.Signature, types.TBS)
-	return pair.Value, packed, signature, err
+	if signature, err = ParseSigned(pair.Signature, types.TBS); err != nil {
+		clear(packed)
+		return t, nil, nil, err
+	}
+	return pair.Value, packed, signature, nil
 }

@@ -27,8 +27,9 @@ const (
 
 // World is a certificate hierarchy and the clock that goes with it.
 type World struct {
-	Now  time.Time
-	Root *pki.Certificate
+	Now   time.Time
+	Root  *pki.Certificate
+	Brand string
 
 	rootKey, brandKey crypto.Signer
 	brand             *pki.Certificate
@@ -50,22 +51,37 @@ type Card struct {
 // NewWorld makes the CAs.
 func NewWorld(t testing.TB) *World {
 	t.Helper()
-	w := &World{Now: time.Now().UTC().Truncate(time.Second), cas: make(map[pki.Type]*authority)}
-	w.rootKey, w.brandKey = ecKey(t), ecKey(t)
+	w := &World{Now: time.Now().UTC().Truncate(time.Second), Brand: Brand}
+	w.rootKey = ecKey(t)
 	w.Root = w.issue(t, pki.Template{
 		Type: pki.RCA, Use: pki.Authority, Subject: pki.Name{Country: "CH", Brand: pki.RootName},
 		PublicKey: w.rootKey.Public(), NextRootKey: ecKey(t).Public(),
 	}, nil, w.rootKey)
+	w.certifyCAs(t)
+	return w
+}
+
+// Rival makes the CAs of another brand under the same root.
+func (w *World) Rival(t testing.TB, brand string) *World {
+	t.Helper()
+	rival := &World{Now: w.Now, Brand: brand, Root: w.Root, rootKey: w.rootKey}
+	rival.certifyCAs(t)
+	return rival
+}
+
+// certifyCAs makes the CAs below the root.
+func (w *World) certifyCAs(t testing.TB) {
+	t.Helper()
+	w.brandKey, w.cas = ecKey(t), make(map[pki.Type]*authority)
 	w.brand = w.issue(t, pki.Template{
-		Type: pki.BCA, Use: pki.Authority, Subject: pki.Name{Country: "CH", Brand: Brand}, PublicKey: w.brandKey.Public(),
+		Type: pki.BCA, Use: pki.Authority, Subject: pki.Name{Country: "CH", Brand: w.Brand}, PublicKey: w.brandKey.Public(),
 	}, w.Root, w.rootKey)
 	for typ, name := range map[pki.Type]string{pki.CCA: "Cardholder CA", pki.MCA: "Merchant CA", pki.PCA: "Payment CA"} {
 		key := ecKey(t)
 		w.cas[typ] = &authority{key, w.issue(t, pki.Template{
-			Type: typ, Use: pki.Authority, Subject: pki.Name{Country: "CH", Brand: Brand, Unit: name}, PublicKey: key.Public(),
+			Type: typ, Use: pki.Authority, Subject: pki.Name{Country: "CH", Brand: w.Brand, Unit: name}, PublicKey: key.Public(),
 		}, w.brand, w.brandKey)}
 	}
-	return w
 }
 
 func (w *World) issue(t testing.TB, template pki.Template, issuer *pki.Certificate, key crypto.Signer) *pki.Certificate {
@@ -126,14 +142,14 @@ func (w *World) Merchant(t testing.TB, id string) *set.Endpoint {
 		MerchantID: id, AcquirerBIN: AcquirerBIN, Country: 756,
 		Names: []pki.MerchantNames{{Language: "en", Name: "Book Shop " + id, City: "Bern", CountryName: "Switzerland"}},
 	}
-	name := pki.Name{Country: "CH", Brand: Brand, Unit: "Acquirer", CommonName: "Book Shop " + id}
+	name := pki.Name{Country: "CH", Brand: w.Brand, Unit: "Acquirer", CommonName: "Book Shop " + id}
 	return w.both(t, pki.Template{Type: pki.Mer, Subject: name, Merchant: data}, pki.MCA)
 }
 
 // Gateway gives a payment gateway that requires cardholder certificates.
 func (w *World) Gateway(t testing.TB, id string) *set.Endpoint {
 	t.Helper()
-	name := pki.Name{Country: "CH", Brand: Brand, Unit: "Acquirer", CommonName: id}
+	name := pki.Name{Country: "CH", Brand: w.Brand, Unit: "Acquirer", CommonName: id}
 	return w.both(t, pki.Template{Type: pki.Pgwy, Subject: name}, pki.PCA)
 }
 
@@ -169,7 +185,7 @@ func (w *World) Card(t testing.TB, pan string) *Card {
 	e.SignKey, e.Chain = key, w.Chain(pki.CCA)
 	e.SignCert = w.Issue(t, pki.Template{
 		Type: pki.Card, Use: pki.Signature, PublicKey: key.Public(),
-		Subject: pki.Name{Country: "CH", Brand: Brand, Unit: "Issuing Bank", CommonName: id},
+		Subject: pki.Name{Country: "CH", Brand: w.Brand, Unit: "Issuing Bank", CommonName: id},
 	})
 	return &Card{e, account}
 }

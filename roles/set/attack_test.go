@@ -1,0 +1,226 @@
+package set_test
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/cms"
+	"github.com/setkit/setkit/roles/set/der"
+	"github.com/setkit/setkit/roles/set/pki"
+	"github.com/setkit/setkit/roles/set/settest"
+)
+
+// These tests are attacks by parties with genuine certificates, and by who can exchange messages between
+// honest ones.
+
+// taken is a trade whose merchant has taken the order.
+func taken(t *testing.T) *trade {
+	t.Helper()
+	tr := newTrade(t)
+	tr.initiate(t)
+	if err := tr.take(tr.request(t)); err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func authorization() set.AuthorizationRequest {
+	return set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}
+}
+
+// A gateway's genuine refusal of one request is not its refusal of another.
+func TestErrorReplayed(t *testing.T) {
+	t.Parallel()
+	tr := taken(t)
+	old, next := authorization(), authorization()
+	b := tr.authorize(t, old)
+	w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, b, set.AuthReqType))
+	refusal := must[[]byte](t)(tr.gateway.ErrorResponse(tr.Now, b, w, &set.ProtocolError{Code: set.SignatureFailure}))
+	garbled := must[[]byte](t)(tr.gateway.ErrorResponse(tr.Now, b[1:], nil, &set.ProtocolError{Code: set.DecodingFailure}))
+	for name, c := range map[string]struct {
+		answer []byte
+		to     set.AuthorizationRequest
+		signed bool
+	}{
+		"its own":            {refusal, old, true},
+		"of another request": {relabel(t, refusal, tr.authorize(t, next)), next, false},
+		"of nobody knows":    {garbled, next, false},
+	} {
+		_, err := tr.sale.OpenAuthRes(tr.merchant, tr.Now, c.to, c.answer)
+		var peer *set.PeerError
+		if !errors.As(err, &peer) || (peer.Signer != nil) != c.signed {
+			t.Errorf("%s: %v, want signed %t", name, err, c.signed)
+		}
+	}
+}
+
+// The merchant books no other amount than the one that it asked for.
+func TestCapturedAmount(t *testing.T) {
+	t.Parallel()
+	tr := taken(t)
+	r := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: set.NewRRPID(), CapDate: tr.Now, Amount: price}
+	w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, r)), set.CapReqType))
+	o := must[*set.OpenedCapReq](t)(tr.gateway.OpenCapReq(tr.Now, w))
+	less := price
+	less.Amount--
+	for _, c := range []struct {
+		payload set.CapResPayload
+		want    set.ErrorCode
+	}{
+		{set.CapResPayload{CapCode: set.CapSuccess, CapAmt: price}, 0},
+		{set.CapResPayload{CapCode: set.CapSuccess, CapAmt: less}, set.WrapperMsgMismatch},
+		{set.CapResPayload{CapCode: set.CapInvalidCapToken, CapAmt: set.CurrencyAmount{Currency: 840}}, 0},
+	} {
+		res := must[[]byte](t)(tr.gateway.CapRes(tr.Now, o, []set.CapResPayload{c.payload}))
+		if _, err := tr.sale.OpenCapRes(tr.merchant, tr.Now, r, res); code(err) != c.want || (err == nil) != (c.want == 0) {
+			t.Errorf("%v of %v: %v, want %v", c.payload.CapCode, c.payload.CapAmt, err, c.want)
+		}
+	}
+}
+
+// A key that may sign no more signs no message, though its certificate is valid still.
+func TestPrivateKeyUsagePeriod(t *testing.T) {
+	t.Parallel()
+	tr := newTrade(t)
+	ca, key := tr.Authority(pki.MCA)
+	old := tr.merchant.SignCert
+	tr.merchant.SignCert = must[*pki.Certificate](t)(pki.Issue(rand.Reader, pki.Template{
+		Type: pki.Mer, Use: pki.Signature, Subject: old.Subject, PublicKey: old.X509.PublicKey, Merchant: old.Merchant,
+		NotBefore: tr.Now.Add(-time.Hour), NotAfter: tr.Now.Add(time.Hour), PrivateKeyNotAfter: tr.Now.Add(-time.Minute),
+	}, ca, key))
+	w := must[*set.MessageWrapper](t)(tr.merchant.Receive(tr.Now, must[[]byte](t)(tr.purchase.InitReq(tr.card.Endpoint, tr.Now)), set.PInitReqType))
+	req := must[*set.PInitReq](t)(w.OpenPInitReq())
+	res := must[[]byte](t)(tr.sale.InitRes(tr.merchant, tr.Now, req, tr.gateway.ExchangeCert, tr.gateway.Chain))
+	if _, err := tr.purchase.OpenInitRes(tr.card.Endpoint, tr.Now, res); code(err) != set.InvalidCertificate {
+		t.Errorf("got %v, want invalidCertificate", err)
+	}
+}
+
+// A card, merchant or gateway of another brand under the same root has no part in the purchase.
+func TestRivalBrand(t *testing.T) {
+	t.Parallel()
+	tr := newTrade(t)
+	rival := tr.Rival(t, "Rival")
+	merchant, gateway := tr.merchant, tr.gateway
+	for name, c := range map[string]struct{ merchant, gateway *set.Endpoint }{
+		"merchant": {rival.Merchant(t, settest.MerchantID), gateway},
+		"gateway":  {merchant, rival.Gateway(t, "G-0001")},
+	} {
+		w := must[*set.MessageWrapper](t)(merchant.Receive(tr.Now, must[[]byte](t)(tr.purchase.InitReq(tr.card.Endpoint, tr.Now)), set.PInitReqType))
+		req := must[*set.PInitReq](t)(w.OpenPInitReq())
+		res := must[[]byte](t)(tr.sale.InitRes(c.merchant, tr.Now, req, c.gateway.ExchangeCert, c.gateway.Chain))
+		if _, err := tr.purchase.OpenInitRes(tr.card.Endpoint, tr.Now, res); !errors.Is(err, set.ErrBrand) {
+			t.Errorf("%s: %v, want ErrBrand", name, err)
+		}
+	}
+	tr.initiate(t)
+	honest := tr.card.Endpoint
+	tr.card.Endpoint = rival.Card(t, testPAN).Endpoint
+	if err := tr.take(tr.request(t)); code(err) != set.InvalidCertificate {
+		t.Errorf("card, at the merchant: %v, want invalidCertificate", err)
+	}
+	// A merchant that overlooks it does not get it past the gateway.
+	preq := must[*set.MessageWrapper](t)(set.Decode(tr.request(t)))
+	tr.card.Endpoint = honest
+	if err := tr.take(tr.request(t)); err != nil {
+		t.Fatal(err)
+	}
+	tr.sale.PI = must[[]byte](t)(marshalPI(preq))
+	if o, err := tr.acquire(tr.authorize(t, authorization())); err != nil || o.Refusal == nil {
+		t.Errorf("card, at the gateway: %v, want a refusal", err)
+	}
+	tr.merchant = rival.Merchant(t, settest.MerchantID)
+	if _, err := tr.acquire(tr.authorize(t, authorization())); code(err) != set.InvalidCertificate {
+		t.Errorf("merchant, at the gateway: %v, want invalidCertificate", err)
+	}
+}
+
+func marshalPI(preq *set.MessageWrapper) ([]byte, error) {
+	return der.Marshal(set.PI{PIDualSigned: &preq.Message.PReq.PReqDualSigned.PIDualSigned})
+}
+
+// A genuine party in the role of another is refused, whoever's place it takes.
+func TestWrongRole(t *testing.T) {
+	t.Parallel()
+	tr := newTrade(t)
+	tr.initiate(t)
+	honest := tr.card.Endpoint
+	for name, e := range map[string]*set.Endpoint{"merchant": tr.Merchant(t, "M-0002"), "gateway": tr.Gateway(t, "G-0002"), "CA": tr.CA(t, pki.CCA)} {
+		tr.card.Endpoint = e
+		if err := tr.take(tr.request(t)); code(err) != set.InvalidCertificate {
+			t.Errorf("%s pays: %v", name, err)
+		}
+	}
+	tr.card.Endpoint = honest
+	if err := tr.take(tr.request(t)); err != nil {
+		t.Fatal(err)
+	}
+	merchant, r := tr.merchant, authorization()
+	for name, e := range map[string]*set.Endpoint{"gateway": tr.Gateway(t, "G-0002"), "another merchant": tr.Merchant(t, "M-0006")} {
+		if _, err := tr.acquire(must[[]byte](t)(forgedAuthReq(tr, e, r))); code(err) != set.InvalidCertificate {
+			t.Errorf("%s asks for an authorization in the merchant's name: %v", name, err)
+		}
+	}
+	o := must[*set.OpenedAuthReq](t)(tr.acquire(tr.authorize(t, r)))
+	approve := set.Authorization{Code: set.AuthApproved, Amount: price, ApprovalCode: "A12345"}
+	for name, c := range map[string]struct {
+		e    *set.Endpoint
+		want set.ErrorCode
+	}{"merchant": {tr.Merchant(t, "M-0003"), set.InvalidCertificate}, "another gateway": {tr.Gateway(t, "G-0003"), set.SignatureFailure}} {
+		res := must[[]byte](t)(c.e.AuthRes(tr.Now, o, approve))
+		if _, err := tr.sale.OpenAuthRes(merchant, tr.Now, r, res); code(err) != c.want {
+			t.Errorf("%s authorizes: %v, want %v", name, err, c.want)
+		}
+	}
+	less := approve
+	less.Amount.Amount--
+	if _, err := tr.sale.OpenAuthRes(merchant, tr.Now, r, must[[]byte](t)(tr.gateway.AuthRes(tr.Now, o, less))); code(err) != set.WrapperMsgMismatch {
+		t.Errorf("authorized for less: %v", err)
+	}
+	o.Data.AuthReqItem.AuthTags.AuthRRTags.MerTermIDs.MerchantID = "M-0004"
+	if _, err := tr.sale.OpenAuthRes(merchant, tr.Now, r, must[[]byte](t)(tr.gateway.AuthRes(tr.Now, o, approve))); code(err) != set.WrapperMsgMismatch {
+		t.Errorf("AuthRes for another merchant: %v", err)
+	}
+	for name, e := range map[string]*set.Endpoint{"another merchant": tr.Merchant(t, "M-0005"), "gateway": tr.gateway} {
+		res := must[[]byte](t)(tr.sale.PRes(e, tr.Now, set.PResPayload{CompletionCode: set.OrderReceived}))
+		if _, err := tr.purchase.OpenResponse(honest, tr.Now, res); code(err) != set.SignatureFailure && code(err) != set.InvalidCertificate {
+			t.Errorf("%s confirms: %v", name, err)
+		}
+	}
+}
+
+// forgedAuthReq is an AuthReq for the sale that another party signs with its own key.
+func forgedAuthReq(tr *trade, by *set.Endpoint, r set.AuthorizationRequest) ([]byte, error) {
+	var pi set.PI
+	if err := set.Unmarshal(tr.sale.PI, &pi); err != nil {
+		return nil, err
+	}
+	dd, err := cms.DD(set.ContentPI, pi)
+	if err != nil {
+		return nil, err
+	}
+	data := set.AuthReqData{AuthReqItem: set.AuthReqItem{
+		AuthTags:       set.AuthTags{AuthRRTags: set.RRTags{RRPID: r.RRPID, MerTermIDs: set.MerTermIDs{MerchantID: settest.MerchantID}, CurrentDate: tr.Now}, TransIDs: tr.sale.TransIDs},
+		AuthReqPayload: set.AuthReqPayload{AuthReqAmt: r.Amount},
+	}}
+	var raw []*x509.Certificate
+	for _, c := range append(by.Chain, by.SignCert, by.ExchangeCert) {
+		raw = append(raw, c.X509)
+	}
+	enc, err := cms.Enc(cms.SignedEncrypted{TBE: set.ContentAuthReqTBE, TBS: set.ContentAuthReqTBS}, cms.Linked[set.AuthReqData]{Value: data, DD: dd},
+		raw, nil, cms.Signer{Key: by.SignKey, Certificate: by.SignCert.X509}, tr.gateway.ExchangeCert.X509)
+	if err != nil {
+		return nil, err
+	}
+	req := set.AuthReq{Enc: enc, Baggage: pi}
+	t := tr.sale.TransIDs
+	return set.Encode(set.MessageWrapper{
+		MessageHeader: set.MessageHeader{Version: set.Version, Date: tr.Now, RRPID: &r.RRPID, SWIdent: settest.Software,
+			MessageIDs: &set.MessageIDs{LIDC: t.LIDC, LIDM: t.LIDM, XID: &t.XID}},
+		Message: set.Message{AuthReq: &req},
+	})
+}
