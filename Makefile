@@ -10,7 +10,7 @@ PACKAGES := softhsm2 pcscd libpcsclite-dev vsmartcard-vpcd openssl pkg-config gc
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
-FUZZTIME ?= 10s
+FUZZTIME ?= 20000x
 
 help:
 	@echo "make setup | build | demo | test | lint | fuzz | clean"
@@ -46,7 +46,7 @@ lint: setup
 	go run $(STATICCHECK) ./...
 	go run $(GOVULNCHECK) ./...
 
-# Every fuzz target for FUZZTIME.
+# Every fuzz target for FUZZTIME: a number of inputs (20000x) or a time (10m).
 fuzz: setup
 	@set -e; for pkg in $$(go list ./...); do \
 	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
