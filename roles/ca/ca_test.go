@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/x509"
 	"database/sql"
 	"encoding/asn1"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -738,5 +740,44 @@ func TestNewRefuses(t *testing.T) {
 				t.Error("accepted")
 			}
 		})
+	}
+}
+
+// A request that says nothing of who asks, after a form for a party that exists, is refused.
+func TestCertReqOfNobody(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, sqldbtest.SQLite(t))
+	m := newEntity(t, set.MerInitialBoth, merchantID)
+	init := must[[]byte](t)(m.InitReq(m.e, time.Now()))
+	res := must[*set.MessageWrapper](t)(set.Decode(s.ask(t, m.path, init, nil)))
+	sd := must[*cms.SignedData](t)(cms.ParseSigned(cms.ContentInfo(*res.Message.MeAqCInitRes), set.ContentMeAqCInitResTBS))
+	var form set.MeAqCInitResTBS
+	if err := set.Unmarshal(sd.Content, &form); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(sd.Certificates, func(c *x509.Certificate) bool {
+		return must[*pki.Certificate](t)(pki.ParseCertificate(c.Raw)).Thumbprint() == form.CAEThumb.Thumbprint
+	})
+	rrpid := set.NewRRPID()
+	enc := must[cms.ContentInfo](t)(cms.Enc(cms.SignedEncrypted{TBE: set.ContentCertReqTBE, TBS: set.ContentCertReqData}, set.CertReqData{
+		RRPID: rrpid, LIDEE: form.LIDEE, ChallEE3: set.NewChallenge(), LIDCA: form.LIDCA, ChallCA: &form.ChallCA,
+		RequestType: set.MerInitialBoth, RequestDate: time.Now(),
+		PublicKeySorE: set.PublicKeySorE{PublicKeyS: spkiOf(t, m.sign.Public()), PublicKeyE: spkiOf(t, m.exchange)},
+	}, nil, nil, cms.Signer{Key: m.sign}, sd.Certificates[i]))
+	b := must[[]byte](t)(set.Encode(set.MessageWrapper{
+		MessageHeader: set.MessageHeader{
+			Version: set.Version, Date: time.Now(), RRPID: &rrpid, SWIdent: "test",
+			MessageIDs: &set.MessageIDs{LIDC: form.LIDEE, LIDM: form.LIDCA},
+		},
+		Message: set.Message{CertReq: &set.CertReq{Enc: &enc}},
+	}))
+	answer := must[*set.MessageWrapper](t)(set.Decode(s.ask(t, m.path, b, nil)))
+	sd = must[*cms.SignedData](t)(cms.ParseSigned(*answer.Message.CertRes.CertRes, set.ContentCertResData))
+	var data set.CertResData
+	if err := set.Unmarshal(sd.Content, &data); err != nil {
+		t.Fatal(err)
+	}
+	if got := data.CertStatus.CertStatusCode; got != set.RegFormAnswerMalformed {
+		t.Errorf("got %v, want regFormAnswerMalformed", got)
 	}
 }

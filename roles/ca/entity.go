@@ -156,8 +156,11 @@ func addRegistrant(seen map[string]bool, r *registrant) error {
 	return nil
 }
 
-// registrant finds who asks; nil when no acquirer has registered it.
+// registrant finds who asks; nil when no acquirer has registered it, or the request does not say.
 func (s *CA) registrant(id *set.IDData) *registrant {
+	if id == nil {
+		return nil
+	}
 	brand := s.mca.Certificate.Brand()
 	if m := id.MerchantAcquirerID; m != nil {
 		for i, known := range s.Merchant.Merchants {
