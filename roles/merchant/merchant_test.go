@@ -565,7 +565,8 @@ func TestBadMessages(t *testing.T) {
 				t.Errorf("%s: the answer is %v, want a signed Error", name, got.Message.Type())
 				continue
 			}
-			if _, err := c.purchase.OpenResponse(c.card.Endpoint, time.Now(), c.post(t, bad.message)); peerCode(err) != bad.codes[0] {
+			var peer *set.PeerError
+			if _, err := c.purchase.OpenResponse(c.card.Endpoint, time.Now(), c.post(t, bad.message)); !errors.As(err, &peer) || peer.Code != bad.codes[0] {
 				t.Errorf("%s: %v, want %v", name, err, bad.codes[0])
 			}
 		}
