@@ -18,6 +18,8 @@ func ceremonyCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "ceremony",
 		Usage: "make the keys and certificates of root, brand, cardholder, merchant and payment CA",
+		Description: "The tokens must be there: set-hsm init makes them.\n\n" +
+			"Example: set-ca ceremony --config ceremony.yaml --dry-run",
 		Flags: []urfave.Flag{
 			&urfave.PathFlag{Name: "config", Required: true, Usage: "the reviewed `FILE` that describes the ceremony"},
 			&urfave.BoolFlag{Name: "dry-run", Usage: "check the file only: no token is opened, nothing is written"},

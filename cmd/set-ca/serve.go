@@ -23,7 +23,8 @@ func configFlag() urfave.Flag {
 func serveCommand() *urfave.Command {
 	return &urfave.Command{
 		Name: "serve", Usage: "certify cardholders, merchants and payment gateways until it is told to end",
-		Flags: []urfave.Flag{configFlag()}, Action: serve,
+		Description: "Example: set-ca serve --config ca.yaml",
+		Flags:       []urfave.Flag{configFlag()}, Action: serve,
 	}
 }
 
@@ -56,6 +57,7 @@ func serve(c *urfave.Context) (err error) {
 func listCommand() *urfave.Command {
 	return &urfave.Command{
 		Name: "list", Usage: "list the certificates issued, the latest first",
+		Description: "Example: set-ca list --config ca.yaml --limit 20",
 		Flags: []urfave.Flag{
 			configFlag(),
 			&urfave.IntFlag{Name: "limit", Value: 100, Usage: "list at most `N`"},

@@ -24,7 +24,8 @@ func emulateCommand() *urfave.Command {
 		Description: "Starts a private pcscd with a virtual reader and puts a factory-fresh card into it:\n" +
 			"PIN 123456, PUK 12345678. Programs reach it with the environment variable that is\n" +
 			"printed. The line \"ready\" says that the card can be used. The card's contents\n" +
-			"are gone when the command ends.",
+			"are gone when the command ends.\n\n" +
+			"Example: set-card emulate --dir /tmp/card",
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "dir", Usage: "`DIRECTORY` for the private pcscd and its socket, pcscd.comm (default: a temporary one)"},
 			&urfave.StringFlag{Name: "vpcd", Usage: "put the card into the vpcd reader at `HOST:PORT` instead of starting a pcscd"},

@@ -31,7 +31,8 @@ func personaliseCommand() *urfave.Command {
 		Name:  "personalise",
 		Usage: "make a factory-fresh card ready for a cardholder",
 		Description: "Generates the keys on the card (9c signs, with the PIN at every use; 9d unlocks), stores\n" +
-			"placeholder certificates, a CHUID and a CCC, and replaces PIN, PUK and management key.",
+			"placeholder certificates, a CHUID and a CCC, and replaces PIN, PUK and management key.\n\n" +
+			"Example: set-card personalise --pin-source prompt: --secrets-file card-secrets",
 		Flags: append([]urfave.Flag{
 			readerFlag(),
 			&urfave.StringFlag{Name: "signature-key", Value: piv.ECDSAP256.String(), Usage: "`ALGORITHM` of the key in slot 9c"},

@@ -20,9 +20,10 @@ import (
 
 func statusCommand() *urfave.Command {
 	return &urfave.Command{
-		Name:  "status",
-		Usage: "readers, and the cards in them",
-		Flags: []urfave.Flag{readerFlag(), jsonFlag()},
+		Name:        "status",
+		Usage:       "readers, and the cards in them",
+		Description: "Example: set-card status --json",
+		Flags:       []urfave.Flag{readerFlag(), jsonFlag()},
 		Action: func(c *urfave.Context) error {
 			if err := noArguments(c); err != nil {
 				return err

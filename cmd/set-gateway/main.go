@@ -23,14 +23,17 @@ func newApp() *urfave.App {
 		Commands: []*urfave.Command{
 			{
 				Name: "enroll", Usage: "make keys in the token and get certificates for them from the payment CA",
-				Flags: []urfave.Flag{file}, Action: enroll,
+				Description: "Example: set-gateway enroll --config gateway.yaml",
+				Flags:       []urfave.Flag{file}, Action: enroll,
 			},
 			{
 				Name: "serve", Usage: "answer merchants until it is told to end",
-				Flags: []urfave.Flag{file}, Action: serve,
+				Description: "Example: set-gateway serve --config gateway.yaml",
+				Flags:       []urfave.Flag{file}, Action: serve,
 			},
 			{
 				Name: "transactions", Usage: "list authorizations, the latest first",
+				Description: "Example: set-gateway transactions --config gateway.yaml --limit 20",
 				Flags: []urfave.Flag{
 					file,
 					&urfave.IntFlag{Name: "limit", Value: 100, Usage: "list at most `N`"},

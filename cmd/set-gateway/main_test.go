@@ -216,6 +216,12 @@ func TestGateway(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("the capture was not cleared")
 	}
+	// The issuer has it before the gateway has written down that it does.
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, stdout, _ := command(t.Context(), "transactions", "--config", file, "--json"); strings.Contains(stdout, `"cleared"`) {
+			break
+		}
+	}
 	stop()
 	if got := <-ended; got.code != 0 || strings.Contains(got.stderr, pan) {
 		t.Errorf("serve: %d\n%s", got.code, got.stderr)

@@ -29,24 +29,33 @@ func newApp() *urfave.App {
 		Name:  "set-hsm",
 		Usage: "administer PKCS#11 tokens and the keys in them",
 		Commands: []*urfave.Command{
-			{Name: "init", Usage: "make a token in a free slot", Action: initToken, Flags: []urfave.Flag{
-				moduleFlag(),
-				&urfave.StringFlag{Name: "label", Required: true, Usage: "`LABEL` of the token, unique in the library"},
-				&urfave.StringFlag{Name: "so-pin-source", Value: "prompt:", Usage: "security officer's PIN: " + pinSourceHelp},
-				&urfave.StringFlag{Name: "pin-source", Value: "prompt:", Usage: "user PIN: " + pinSourceHelp},
-				jsonFlag(),
-			}},
-			{Name: "tokens", Usage: "list the tokens of a library", Action: tokens, Flags: []urfave.Flag{moduleFlag(), jsonFlag()}},
-			{Name: "keys", Usage: "keys of a token", Subcommands: []*urfave.Command{
-				{Name: "list", Usage: "list keys with the attributes that the token gives", Action: listKeys,
-					Flags: []urfave.Flag{tokenFlag(), jsonFlag()}},
-				{Name: "generate", Usage: "generate a key inside the token", Action: generateKey, Flags: []urfave.Flag{
-					tokenFlag(),
-					&urfave.StringFlag{Name: "label", Required: true, Usage: "`LABEL` of the key, unique in the token"},
-					&urfave.StringFlag{Name: "purpose", Required: true, Usage: "sign, cert-sign, key-exchange, mac or seal"},
-					&urfave.StringFlag{Name: "type", Required: true, Usage: "rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, aes-256 or hmac-sha256"},
+			{Name: "init", Usage: "make a token in a free slot",
+				Description: "Example: set-hsm init --label shop --pin-source file:shop-pin --so-pin-source file:shop-so-pin",
+				Action:      initToken, Flags: []urfave.Flag{
+					moduleFlag(),
+					&urfave.StringFlag{Name: "label", Required: true, Usage: "`LABEL` of the token, unique in the library"},
+					&urfave.StringFlag{Name: "so-pin-source", Value: "prompt:", Usage: "security officer's PIN: " + pinSourceHelp},
+					&urfave.StringFlag{Name: "pin-source", Value: "prompt:", Usage: "user PIN: " + pinSourceHelp},
 					jsonFlag(),
 				}},
+			{Name: "tokens", Usage: "list the tokens of a library",
+				Description: "Example: set-hsm tokens --module /usr/lib/softhsm/libsofthsm2.so",
+				Action:      tokens, Flags: []urfave.Flag{moduleFlag(), jsonFlag()}},
+			{Name: "keys", Usage: "keys of a token", Subcommands: []*urfave.Command{
+				{Name: "list", Usage: "list keys with the attributes that the token gives",
+					Description: "Example: set-hsm keys list --token 'pkcs11:token=shop?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=prompt:'",
+					Action:      listKeys,
+					Flags:       []urfave.Flag{tokenFlag(), jsonFlag()}},
+				{Name: "generate", Usage: "generate a key inside the token",
+					Description: "What the key may do is fixed by its purpose, for ever.\n\n" +
+						"Example: set-hsm keys generate --token 'pkcs11:token=shop?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=prompt:' --label sign --purpose sign --type ec-p256",
+					Action: generateKey, Flags: []urfave.Flag{
+						tokenFlag(),
+						&urfave.StringFlag{Name: "label", Required: true, Usage: "`LABEL` of the key, unique in the token"},
+						&urfave.StringFlag{Name: "purpose", Required: true, Usage: "sign, cert-sign, key-exchange, mac or seal"},
+						&urfave.StringFlag{Name: "type", Required: true, Usage: "rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, aes-256 or hmac-sha256"},
+						jsonFlag(),
+					}},
 			}},
 		},
 	}

@@ -22,7 +22,8 @@ func newApp() *urfave.App {
 		Commands: []*urfave.Command{
 			{
 				Name: "init", Usage: "make the keys in the token, where it has none",
-				Flags: []urfave.Flag{file}, Action: initKeys,
+				Description: "Example: set-issuer init --config issuer.yaml",
+				Flags:       []urfave.Flag{file}, Action: initKeys,
 			},
 			{
 				Name: "import", Usage: "add the accounts of a YAML file", ArgsUsage: "FILE",
@@ -32,16 +33,19 @@ func newApp() *urfave.App {
 			},
 			{
 				Name: "serve", Usage: "answer gateways and certificate authorities until it is told to end",
-				Flags: []urfave.Flag{file}, Action: serve,
+				Description: "Example: set-issuer serve --config issuer.yaml",
+				Flags:       []urfave.Flag{file}, Action: serve,
 			},
 			{
 				Name: "accounts", Usage: "list the accounts, with masked card numbers",
-				Flags:  []urfave.Flag{file, &urfave.BoolFlag{Name: "json", Usage: "print JSON"}},
-				Action: accounts,
+				Description: "Example: set-issuer accounts --config issuer.yaml --json",
+				Flags:       []urfave.Flag{file, &urfave.BoolFlag{Name: "json", Usage: "print JSON"}},
+				Action:      accounts,
 			},
 			{
 				Name: "unlock", Usage: "let a cardholder be certified again after too many failed account checks", ArgsUsage: "ID",
-				Flags: []urfave.Flag{file}, Action: unlock,
+				Description: "ID is as set-issuer accounts lists it.\n\nExample: set-issuer unlock --config issuer.yaml alice",
+				Flags:       []urfave.Flag{file}, Action: unlock,
 			},
 		},
 	}

@@ -105,7 +105,9 @@ func demo(c *urfave.Context) (err error) {
 	}
 	p.print(out)
 	if c.Bool("keep") {
-		fmt.Fprintf(out, "\nThe world runs on: set-lab down --dir %s stops it\n", dir)
+		if err := w.introduce(out); err != nil {
+			return err
+		}
 	}
 	if p.receipt.Outcome != approved {
 		return errDeclined
@@ -204,8 +206,11 @@ func (w *world) shop(ctx context.Context, method, path string, body io.Reader) (
 	}
 	defer res.Body.Close()
 	if res.StatusCode >= 300 {
-		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
-		return o, fmt.Errorf("the shop answers %s: %s", res.Status, strings.TrimSpace(string(text)))
+		var refusal struct{ Error string }
+		if err := json.NewDecoder(io.LimitReader(res.Body, 1<<10)).Decode(&refusal); err != nil || refusal.Error == "" {
+			refusal.Error = "no reason given"
+		}
+		return o, fmt.Errorf("the shop answers %s: %s", res.Status, refusal.Error)
 	}
 	return o, json.NewDecoder(res.Body).Decode(&o)
 }

@@ -79,6 +79,7 @@ func TestLab(t *testing.T) {
 	t.Run("keys", w.testKeys)
 	t.Run("chains", w.testChains)
 	t.Run("purchase", w.testPurchase)
+	t.Run("env", w.testEnv)
 	t.Run("declined", w.testDeclined)
 	t.Run("hostile messages", w.testHostileMessages)
 	t.Run("hostile frames", w.testHostileFrames)
@@ -479,5 +480,22 @@ func TestForeignDirectory(t *testing.T) {
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, "thesis.tex")); err != nil || string(b) != "years of work" {
 		t.Errorf("the file is gone: %v", err)
+	}
+}
+
+// testEnv: a person's shell gets the environment of each party from its file.
+func (w *testWorld) testEnv(t *testing.T) {
+	var out bytes.Buffer
+	if err := w.introduce(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lookAround {
+		line := fmt.Sprintf("(. %s; %s)", quote(w.path("env", l.party)), l.command)
+		if !strings.Contains(out.String(), line) {
+			t.Errorf("set-lab up does not say %s:\n%s", line, out.Bytes())
+		}
+		if got, err := exec.Command("sh", "-c", line).CombinedOutput(); err != nil || len(got) == 0 {
+			t.Errorf("%s: %v\n%s", line, err, got)
+		}
 	}
 }

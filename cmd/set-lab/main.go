@@ -28,7 +28,8 @@ func newApp() *urfave.App {
 				Name:  "demo",
 				Usage: "make a fresh world, buy something in it, show the receipt, and stop it",
 				Description: "Everything from the key ceremony to clearing, each step announced. The exit code is\n" +
-					"that of the purchase: 0 approved, 1 declined.\n\nExample: set-lab demo --item telescope",
+					"that of the purchase: 0 approved, 1 declined. An older world in the same directory is\n" +
+					"stopped and removed.\n\nExample: set-lab demo --item telescope",
 				Flags: []urfave.Flag{
 					dir, bin,
 					&urfave.StringFlag{Name: "item", Value: "atlas", Usage: "`ITEM` of the catalogue to buy"},
@@ -38,16 +39,19 @@ func newApp() *urfave.App {
 				Action: demo,
 			},
 			{
-				Name:   "up",
-				Usage:  "make a fresh world and leave it running",
+				Name:  "up",
+				Usage: "make a fresh world and leave it running",
+				Description: "Says where the shop and the card are, and how to run the parties' commands. An older\n" +
+					"world in the same directory is stopped and removed.\n\nExample: set-lab up --dir /tmp/lab",
 				Flags:  []urfave.Flag{dir, bin},
 				Action: up,
 			},
 			{
-				Name:   "down",
-				Usage:  "stop the world; what its parties stored stays in its directory",
-				Flags:  []urfave.Flag{dir},
-				Action: down,
+				Name:        "down",
+				Usage:       "stop the world; what its parties stored stays in its directory",
+				Description: "Example: set-lab down --dir /tmp/lab",
+				Flags:       []urfave.Flag{dir},
+				Action:      down,
 			},
 		},
 	}
@@ -55,6 +59,9 @@ func newApp() *urfave.App {
 
 // place gives the directories that the flags name.
 func place(c *urfave.Context) (dir, bin string, err error) {
+	if c.Args().Present() {
+		return "", "", cli.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
+	}
 	if dir = c.String("dir"); dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
@@ -76,6 +83,16 @@ func place(c *urfave.Context) (dir, bin string, err error) {
 	return dir, bin, err
 }
 
+// complete refuses a folder that lacks one of the commands that a world runs.
+func complete(bin string) error {
+	for _, name := range []string{"set-hsm", "set-ca", "set-issuer", "set-gateway", "set-merchant", "set-card", "set-wallet"} {
+		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+			return cli.Usage(fmt.Errorf("no %s in %s: run make build, or name the folder of the commands with --bin", name, bin))
+		}
+	}
+	return nil
+}
+
 func up(c *urfave.Context) error {
 	dir, bin, err := place(c)
 	if err != nil {
@@ -88,12 +105,7 @@ func up(c *urfave.Context) error {
 	if err := w.make(c.Context, c.App.Writer); err != nil {
 		return errors.Join(err, w.stop())
 	}
-	fmt.Fprintf(c.App.Writer, "\nThe world runs in %s\n", dir)
-	fmt.Fprintf(c.App.Writer, "  shop           %s\n", w.url("merchant"))
-	fmt.Fprintf(c.App.Writer, "  card           export PCSCLITE_CSOCK_NAME=%s\n", w.socket())
-	fmt.Fprintf(c.App.Writer, "  card's PIN     %s\n", w.path("secrets", "card-pin"))
-	fmt.Fprintf(c.App.Writer, "  stop it with   set-lab down --dir %s\n", dir)
-	return nil
+	return w.introduce(c.App.Writer)
 }
 
 func down(c *urfave.Context) error {
@@ -108,7 +120,7 @@ func down(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	n := len(w.Processes)
+	n := w.running()
 	if err := w.stop(); err != nil {
 		return err
 	}

@@ -61,6 +61,9 @@ var services = []string{"issuer", "issuer-http", "ca", "gateway", "merchant"}
 // newWorld makes a fresh directory for a world. An older lab in its place is removed; anything else is
 // left alone.
 func newWorld(dir, bin string) (*world, error) {
+	if err := complete(bin); err != nil {
+		return nil, err
+	}
 	w, err := openWorld(dir, bin)
 	switch {
 	case err == nil:
@@ -253,6 +256,16 @@ func answers(url string) func([]byte) bool {
 // says tells that a line of the log is the given one.
 func says(line string) func([]byte) bool {
 	return func(log []byte) bool { return slices.Contains(strings.Split(string(log), "\n"), line) }
+}
+
+// running counts the processes that run.
+func (w *world) running() (n int) {
+	for _, p := range w.Processes {
+		if p.runs() {
+			n++
+		}
+	}
+	return n
 }
 
 // stop ends every process of the world, the youngest first.

@@ -23,18 +23,23 @@ func newApp() *urfave.App {
 		Commands: []*urfave.Command{
 			{
 				Name: "enroll", Usage: "make keys in the token and get certificates for them from the merchant CA",
-				Flags: []urfave.Flag{file}, Action: enroll,
+				Description: "Example: set-merchant enroll --config merchant.yaml",
+				Flags:       []urfave.Flag{file}, Action: enroll,
 			},
 			{
 				Name: "serve", Usage: "sell until it is told to end",
-				Flags: []urfave.Flag{file}, Action: serve,
+				Description: "Example: set-merchant serve --config merchant.yaml",
+				Flags:       []urfave.Flag{file}, Action: serve,
 			},
 			{
 				Name: "orders", Usage: "list the orders, the latest first",
-				Flags: []urfave.Flag{file, &urfave.BoolFlag{Name: "json", Usage: "print JSON"}}, Action: orders,
+				Description: "Example: set-merchant orders --config merchant.yaml --json",
+				Flags:       []urfave.Flag{file, &urfave.BoolFlag{Name: "json", Usage: "print JSON"}}, Action: orders,
 			},
 			{
 				Name: "capture", Usage: "have the server capture the payment of an authorized order",
+				Description: "For a shop whose configuration says capture: manual. ID is as set-merchant orders lists it.\n\n" +
+					"Example: set-merchant capture --config merchant.yaml --order ID",
 				Flags: []urfave.Flag{file, &urfave.StringFlag{Name: "order", Required: true, Usage: "`ID` of the order"}}, Action: capture,
 			},
 		},

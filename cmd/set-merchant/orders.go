@@ -33,6 +33,9 @@ func orders(c *urfave.Context) error {
 			return err
 		}
 		if c.Bool("json") {
+			if list == nil {
+				list = []*merchant.Order{} // a list in JSON, too
+			}
 			return cli.PrintJSON(c.App.Writer, list)
 		}
 		var rows [][]string

@@ -26,7 +26,8 @@ func enrollCommand() *urfave.Command {
 		Description: "The card needs the keys that set-card personalise makes. A file of answers maps the names of\n" +
 			"the CA's form fields to values, or to sources of secrets:\n\n" +
 			"   Name: Ada Lovelace\n" +
-			"   Registration secret: {source: file:/run/secret}",
+			"   Registration secret: {source: file:/run/secret}\n\n" +
+			"Example: set-wallet enroll --ca http://127.0.0.1:8080/cca --root root.pem --brand Meridian",
 		Flags: append([]urfave.Flag{
 			&urfave.StringFlag{Name: "ca", Required: true, Usage: "`URL` of the cardholder CA"},
 			&urfave.StringFlag{Name: "root", Required: true, Usage: "`FILE` with the root certificate in PEM, which you got in a way that is safe in itself"},

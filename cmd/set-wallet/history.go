@@ -13,7 +13,7 @@ const historyMax = 1000
 func historyCommand() *urfave.Command {
 	return &urfave.Command{
 		Name:  "history",
-		Usage: "list what was paid",
+		Usage: "list what was paid, the latest first",
 		Flags: []urfave.Flag{dirFlag(), jsonFlag()},
 		Action: func(c *urfave.Context) error {
 			if err := arguments(c); err != nil {
@@ -22,10 +22,11 @@ func historyCommand() *urfave.Command {
 			return history(c)
 		},
 		Subcommands: []*urfave.Command{{
-			Name:      "show",
-			Usage:     "print the receipt of a purchase",
-			ArgsUsage: "XID",
-			Flags:     []urfave.Flag{dirFlag(), jsonFlag()},
+			Name:        "show",
+			Usage:       "print the receipt of a purchase",
+			ArgsUsage:   "XID",
+			Description: "Example: set-wallet history show 5619257b872a9c7a4617b94311995a3ee7c1d55e",
+			Flags:       []urfave.Flag{dirFlag(), jsonFlag()},
 			Action: func(c *urfave.Context) error {
 				if err := arguments(c, "XID"); err != nil {
 					return err

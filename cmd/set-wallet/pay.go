@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,8 @@ func payCommand() *urfave.Command {
 		Description: "FILE holds the shop's initiation message, URL is the shop's link that gives it. Shows the merchant,\n" +
 			"from its certificate, the order, the amount and the card before it asks for consent and PIN.\n" +
 			"An order that was sent before is not paid again: the merchant is asked what became of it.\n\n" +
-			"Exit code 0: approved; 1: declined, rejected, cancelled, or not known; 3: no card; 4: no merchant.",
+			"Exit code 0: approved; 1: declined, rejected, cancelled, or not known; 3: no card; 4: no merchant.\n\n" +
+			"Example: set-wallet pay order-1001.setpay",
 		Flags: append([]urfave.Flag{
 			&urfave.BoolFlag{Name: "yes", Usage: "consent to what is shown, without being asked"},
 			dirFlag(), jsonFlag(),
@@ -57,7 +59,9 @@ func inquireCommand() *urfave.Command {
 		Name:      "inquire",
 		Usage:     "ask the merchant what became of a purchase",
 		ArgsUsage: "XID",
-		Flags:     append([]urfave.Flag{dirFlag(), jsonFlag()}, cardFlags()...),
+		Description: "XID is as set-wallet history lists it. The exit code is that of set-wallet pay.\n\n" +
+			"Example: set-wallet inquire 5619257b872a9c7a4617b94311995a3ee7c1d55e",
+		Flags: append([]urfave.Flag{dirFlag(), jsonFlag()}, cardFlags()...),
 		Action: func(c *urfave.Context) error {
 			if err := arguments(c, "XID"); err != nil {
 				return err
@@ -84,7 +88,10 @@ func purchase(c *urfave.Context, run func(*wallet.Wallet, *payer) (*wallet.Purch
 	payer := newPayer(c)
 	defer payer.close()
 	p, err := run(w, payer)
-	if p == nil {
+	switch {
+	case p == nil && c.Context.Err() != nil:
+		return classified(fmt.Errorf("cancelled: this run sent no payment: %w", err))
+	case p == nil:
 		return classified(err)
 	}
 	r := newReceipt(p)
@@ -152,7 +159,7 @@ func fetch(ctx context.Context, url string) ([]byte, error) {
 	if err != nil {
 		return nil, cli.Usage(err)
 	}
-	req.Header.Set("Accept", sethttp.MediaPaymentInitiation)
+	req.Header.Set("Accept", sethttp.MediaPaymentInitiation+", application/json;q=0.5") // JSON: a reason not to give it
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, &sethttp.UnreachableError{URL: url, Err: errors.Unwrap(err)}
@@ -162,12 +169,24 @@ func fetch(ctx context.Context, url string) ([]byte, error) {
 	switch {
 	case res.StatusCode >= 500:
 		return nil, &sethttp.UnreachableError{URL: url, Err: errors.New(res.Status)}
+	case got == "application/json" && res.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("%s gives no order to pay: %s", url, reason(res))
 	case res.StatusCode != http.StatusOK || got != sethttp.MediaPaymentInitiation:
-		return nil, fmt.Errorf("%s gives no order to pay: HTTP status %d, media type %q", url, res.StatusCode, got)
+		return nil, fmt.Errorf("%s gives no order to pay: HTTP status %d, media type %q: want the link of the shop's Pay button",
+			url, res.StatusCode, got)
 	}
 	b, err := io.ReadAll(io.LimitReader(res.Body, initiationOctetsMax+1))
 	if err != nil {
 		return nil, &sethttp.UnreachableError{URL: url, Err: err}
 	}
 	return b, nil
+}
+
+// reason is why a shop says that it does not answer as it was asked to.
+func reason(res *http.Response) string {
+	var refusal struct{ Error string }
+	if err := json.NewDecoder(io.LimitReader(res.Body, initiationOctetsMax)).Decode(&refusal); err != nil || refusal.Error == "" {
+		return "HTTP status " + res.Status
+	}
+	return "the shop says: " + refusal.Error
 }

@@ -49,6 +49,7 @@ func (t terminal) ask(ctx context.Context, question string) (string, error) {
 	case a := <-done:
 		return a.line, a.err
 	case <-ctx.Done():
+		fmt.Fprintln(t.stderr)
 		return "", context.Cause(ctx)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"mime"
 	"strings"
 	"time"
 
@@ -64,13 +65,13 @@ func (r *receipt) print(w io.Writer) {
 	line(w, "Status", r.CompletionCode)
 	line(w, "XID", r.XID)
 	line(w, "Date", r.Date)
-	line(w, "Certificates", fmt.Sprintf("merchant %s\nown %s\ngateway %s (%s)", r.Merchant.Certificate, r.Card.Certificate, r.Gateway.Certificate, r.Gateway.Name))
+	line(w, "Certificates", fmt.Sprintf("cardholder %s\nmerchant   %s\ngateway    %s (%s)", r.Card.Certificate, r.Merchant.Certificate, r.Gateway.Certificate, r.Gateway.Name))
 }
 
 // showOffer shows what is to be approved. The order comes first: it is the shop's text, as long as it
 // likes, and must not push from the screen what can be relied on.
 func showOffer(w io.Writer, o *wallet.Offer) {
-	if o.OrderType == "text/plain" {
+	if kind, _, err := mime.ParseMediaType(o.OrderType); err == nil && kind == "text/plain" {
 		line(w, "Order", o.Order)
 	} else {
 		line(w, "Order", fmt.Sprintf("%s\n(%s)", o.Order, o.OrderType))

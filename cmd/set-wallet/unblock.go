@@ -15,8 +15,9 @@ import (
 func unblockCommand() *urfave.Command {
 	const source = ": `SOURCE` file:PATH, env:NAME, cred:NAME or prompt:"
 	return &urfave.Command{
-		Name:  "unblock",
-		Usage: "give a smart card whose PIN is blocked or forgotten a new one, with its PUK",
+		Name:        "unblock",
+		Usage:       "give a smart card whose PIN is blocked or forgotten a new one, with its PUK",
+		Description: "Example: set-wallet unblock",
 		Flags: []urfave.Flag{
 			&urfave.StringFlag{Name: "reader", Usage: "the card in the reader whose `NAME` is this or contains it (default: the only card)"},
 			&urfave.StringFlag{Name: "puk-source", Value: "prompt:", Usage: "PUK" + source},

@@ -1,4 +1,10 @@
-// Package hsmtest makes throw-away SoftHSM tokens for tests.
+// Package hsmtest makes throw-away SoftHSM tokens for tests:
+//
+//	token := hsmtest.New(t).Open(t)
+//	key, err := token.GenerateKey(t.Context(), "sign", hsm.PurposeSign, hsm.ECP256)
+//
+// What is tested opens the token by its URI, [Token.URI], and asks [Token.GetPIN] for the PIN. SoftHSM
+// has to be installed.
 package hsmtest
 
 import (
@@ -21,8 +27,7 @@ type Token struct {
 	PIN        string
 	SOPIN      string
 	ModulePath string
-	// URI names the token, with a pin-source that is a file. Add ";object=" to name a key with
-	// [Token.KeyURI].
+	// URI names the token, with a pin-source that is a file. [Token.KeyURI] names a key.
 	URI string
 	// Env is what a child process needs in its environment to see the token, SOFTHSM2_CONF. The
 	// test's own process has it set already, and child processes inherit it.

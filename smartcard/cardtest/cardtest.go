@@ -2,6 +2,11 @@
 // servers: [New] is a virtual PIV card in a reader that the real PC/SC sees, and
 // [Conformance] is what every way to a PIV card has to pass.
 //
+//	card := cardtest.New(t)
+//	c, err := pcsc.Open(t.Context(), card.Name)
+//
+// The card is fresh from the factory: PIN 123456, PUK 12345678, no keys.
+//
 // libpcsclite reads PCSCLITE_CSOCK_NAME once per process. So all tests of a
 // process share one private pcscd, started by the first New and ended when the
 // last test that uses it is over; each New has a reader of its own in it, and

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -63,7 +64,7 @@ func NewShop(t testing.TB, w *settest.World) *Shop {
 	s.NewOrder()
 	mux.HandleFunc("POST /set", s.serve)
 	mux.HandleFunc("GET /pay", func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Accept") != sethttp.MediaPaymentInitiation {
+		if !strings.HasPrefix(r.Header.Get("Accept"), sethttp.MediaPaymentInitiation) {
 			http.Error(w, "want the initiation message", http.StatusNotAcceptable)
 			return
 		}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// lookAround has commands that show a person what the parties of a running world know.
+var lookAround = []struct{ party, command string }{
+	{"wallet", "set-wallet history"},
+	{"wallet", "set-card status"},
+	{"merchant", `set-merchant orders --config "$SET_CONFIG"`},
+	{"gateway", `set-gateway transactions --config "$SET_CONFIG"`},
+	{"issuer", `set-issuer accounts --config "$SET_CONFIG"`},
+	{"ca", `set-ca list --config "$SET_CONFIG"`},
+}
+
+// plain text means itself to a shell.
+var plain = regexp.MustCompile(`^[A-Za-z0-9_./:,@%+-]+$`)
+
+// introduce tells a person how to use a world that runs on.
+func (w *world) introduce(out io.Writer) error {
+	if err := w.writeEnv(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nThe world runs in %s\n", w.dir)
+	fmt.Fprintf(out, "  shop           %s\n", w.url("merchant"))
+	fmt.Fprintf(out, "  card           export PCSCLITE_CSOCK_NAME=%s\n", w.socket())
+	fmt.Fprintf(out, "  card's PIN     %s\n", w.path("secrets", "card-pin"))
+	fmt.Fprintf(out, "  stop it with   set-lab down --dir %s\n", w.dir)
+	fmt.Fprintf(out, "\nBuy something in the shop's page and pay it, or look around, each in the party's own environment:\n")
+	fmt.Fprintf(out, "  (. %s; set-wallet pay %s/orders/ID/pay)\n", quote(w.path("env", "wallet")), w.url("merchant"))
+	for _, l := range lookAround {
+		fmt.Fprintf(out, "  (. %s; %s)\n", quote(w.path("env", l.party)), l.command)
+	}
+	return nil
+}
+
+// writeEnv writes a file for each party that gives a shell the environment of the party's process, with
+// SET_CONFIG for the path of its configuration and the commands on PATH. A secret stays in its own file.
+func (w *world) writeEnv() error {
+	for party, secrets := range map[string]map[string]string{
+		"ca": caSecrets, "issuer": issuerSecrets, "gateway": gatewaySecrets, "merchant": merchantSecrets,
+	} {
+		var b strings.Builder
+		for _, e := range append(w.env(party, nil), "SET_CONFIG="+w.config(party)) {
+			name, value, _ := strings.Cut(e, "=")
+			fmt.Fprintf(&b, "export %s=%s\n", name, quote(value))
+		}
+		for _, name := range slices.Sorted(maps.Keys(secrets)) {
+			fmt.Fprintf(&b, "%s=$(cat %s); export %s\n", name, quote(w.path("secrets", secrets[name])), name)
+		}
+		if err := w.keepEnv(party, b.String()); err != nil {
+			return err
+		}
+	}
+	return w.keepEnv("wallet", fmt.Sprintf("export PCSCLITE_CSOCK_NAME=%s\nexport SET_WALLET_DIR=%s\n", quote(w.socket()), quote(w.path("wallet"))))
+}
+
+func (w *world) keepEnv(party, text string) error {
+	return w.keep(w.path("env", party), text+fmt.Sprintf("export PATH=%s:\"$PATH\"\n", quote(w.bin)))
+}
+
+// quote makes one word of the shell's language of any text.
+func quote(text string) string {
+	if plain.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
