@@ -224,3 +224,205 @@ func forgedAuthReq(tr *trade, by *set.Endpoint, r set.AuthorizationRequest) ([]b
 		Message: set.Message{AuthReq: &req},
 	})
 }
+
+// The key decides, not the certificate that comes along.
+func TestForgedSignature(t *testing.T) {
+	t.Parallel()
+	tr := newTrade(t)
+	w := must[*set.MessageWrapper](t)(tr.merchant.Receive(tr.Now, must[[]byte](t)(tr.purchase.InitReq(tr.card.Endpoint, tr.Now)), set.PInitReqType))
+	req := must[*set.PInitReq](t)(w.OpenPInitReq())
+	forger := *tr.merchant
+	forger.SignKey = newECKey(t)
+	res := must[[]byte](t)(tr.sale.InitRes(&forger, tr.Now, req, tr.gateway.ExchangeCert, tr.gateway.Chain))
+	if _, err := tr.purchase.OpenInitRes(tr.card.Endpoint, tr.Now, res); code(err) != set.SignatureFailure {
+		t.Errorf("PInitRes: %v, want signatureFailure", err)
+	}
+}
+
+// What PInitRes repeats must be what PInitReq said.
+func TestPInitResOfAnother(t *testing.T) {
+	t.Parallel()
+	tr := newTrade(t)
+	b := must[[]byte](t)(tr.purchase.InitReq(tr.card.Endpoint, tr.Now))
+	for want, change := range map[set.ErrorCode]func(*set.PInitReq){
+		set.UnknownRRPID:      func(m *set.PInitReq) { m.RRPID = set.NewRRPID() },
+		set.UnknownLID:        func(m *set.PInitReq) { m.LIDC = set.NewLocalID() },
+		set.ChallengeMismatch: func(m *set.PInitReq) { m.ChallC = set.NewChallenge() },
+		set.ThumbsMismatch:    func(m *set.PInitReq) { m.Thumbs = &set.Thumbs{DigestAlgorithm: cms.SHA256()} },
+	} {
+		w := must[*set.MessageWrapper](t)(tr.merchant.Receive(tr.Now, b, set.PInitReqType))
+		req := must[*set.PInitReq](t)(w.OpenPInitReq())
+		change(req)
+		res := must[[]byte](t)(tr.sale.InitRes(tr.merchant, tr.Now, req, tr.gateway.ExchangeCert, tr.gateway.Chain))
+		if _, err := tr.purchase.OpenInitRes(tr.card.Endpoint, tr.Now, relabel(t, res, b)); code(err) != want {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+}
+
+// A cardholder who signs for another transaction than the merchant's.
+func TestPReqOfAnother(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*set.Purchase)
+		want   set.ErrorCode // 0 stands for ErrOrder
+	}{
+		"merchant's challenge": {func(p *set.Purchase) { p.ChallM = set.NewChallenge() }, set.ChallengeMismatch},
+		"own challenge":        {func(p *set.Purchase) { p.ChallC = set.NewChallenge() }, set.ChallengeMismatch},
+		"XID":                  {func(p *set.Purchase) { p.TransIDs.XID = set.NewXID() }, set.UnknownXID},
+		"LID-C":                {func(p *set.Purchase) { p.TransIDs.LIDC = set.NewLocalID() }, set.UnknownLID},
+		"LID-M":                {func(p *set.Purchase) { p.TransIDs.LIDM = set.NewLocalID() }, set.UnknownLID},
+		"BIN":                  {func(p *set.Purchase) { p.BIN = "400000" }, 0},
+	} {
+		tr := newTrade(t)
+		tr.initiate(t)
+		c.change(tr.purchase)
+		if err := tr.take(tr.request(t)); code(err) != c.want || c.want == 0 && !errors.Is(err, set.ErrOrder) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// The header, which nobody signs, must agree with what is signed.
+func TestHeaderMismatch(t *testing.T) {
+	t.Parallel()
+	tr := newTrade(t)
+	tr.initiate(t)
+	preq := tr.request(t)
+	if err := tr.take(preq); err != nil {
+		t.Fatal(err)
+	}
+	_, inq, err := tr.purchase.InqReq(tr.card.Endpoint, tr.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	capture := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: set.NewRRPID(), CapDate: tr.Now, Amount: price}
+	for name, c := range map[string]struct {
+		b    []byte
+		open func(*set.MessageWrapper) error
+		ids  bool
+	}{
+		"PReq":    {preq, func(w *set.MessageWrapper) error { _, err := tr.merchant.OpenPReq(tr.Now, w); return err }, true},
+		"InqReq":  {inq, func(w *set.MessageWrapper) error { _, err := tr.merchant.OpenInqReq(tr.Now, w); return err }, true},
+		"AuthReq": {tr.authorize(t, authorization()), func(w *set.MessageWrapper) error { _, err := tr.gateway.OpenAuthReq(tr.Now, w); return err }, true},
+		"CapReq": {must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, capture)),
+			func(w *set.MessageWrapper) error { _, err := tr.gateway.OpenCapReq(tr.Now, w); return err }, false},
+	} {
+		for what, change := range map[string]func(*set.MessageHeader){
+			"RRPID": func(h *set.MessageHeader) { id := set.NewRRPID(); h.RRPID = &id },
+			"XID":   func(h *set.MessageHeader) { id := set.NewXID(); h.MessageIDs.XID = &id },
+			"LID-C": func(h *set.MessageHeader) { h.MessageIDs.LIDC = nil },
+			"LID-M": func(h *set.MessageHeader) { h.MessageIDs.LIDM = nil },
+			"IDs":   func(h *set.MessageHeader) { h.MessageIDs = nil },
+		} {
+			if !c.ids && what != "RRPID" {
+				continue
+			}
+			w := must[*set.MessageWrapper](t)(set.Decode(c.b))
+			change(&w.MessageHeader)
+			if err := c.open(w); code(err) != set.WrapperMsgMismatch {
+				t.Errorf("%s with another %s: %v, want wrapperMsgMismatch", name, what, err)
+			}
+		}
+	}
+}
+
+// What else the gateway refuses of an authentic request.
+func TestGatewayRefusesMore(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		request func(*testing.T, *trade) []byte
+		want    set.AuthCode
+	}{
+		"no digests of the order": {func(t *testing.T, tr *trade) []byte {
+			return must[[]byte](t)(forgedAuthReq(tr, tr.merchant, authorization()))
+		}, set.AuthPIAuthMismatch},
+		"another OIData": {func(t *testing.T, tr *trade) []byte {
+			tr.sale.HOIData = must[[]byte](t)(der.Marshal(must[cms.DetachedDigest](t)(cms.DD(set.ContentOIData, der.Null{}))))
+			return tr.authorize(t, authorization())
+		}, set.AuthPIAuthMismatch},
+		"nobody signed the payment instructions": {func(t *testing.T, tr *trade) []byte {
+			var pi set.PI
+			if err := set.Unmarshal(tr.sale.PI, &pi); err != nil {
+				t.Fatal(err)
+			}
+			unsigned := set.PIUnsigned(pi.PIDualSigned.EXPIData)
+			tr.sale.PI = must[[]byte](t)(der.Marshal(set.PI{PIUnsigned: &unsigned}))
+			return tr.authorize(t, authorization())
+		}, set.AuthSignatureRequired},
+	} {
+		tr := taken(t)
+		if o, err := tr.acquire(c.request(t, tr)); err != nil || o.Refusal == nil || *o.Refusal != c.want {
+			t.Errorf("%s: %v, %v, want %v", name, o, err, c.want)
+		}
+	}
+}
+
+// A token counts only if this gateway has signed it, though anyone can encrypt one for it.
+func TestForgedToken(t *testing.T) {
+	t.Parallel()
+	tr := taken(t)
+	other := tr.Gateway(t, "G-0002")
+	r := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: set.NewRRPID(), CapDate: tr.Now, Amount: price}
+	for name, signer := range map[string]cms.Signer{
+		"another gateway": {Key: other.SignKey, Certificate: other.SignCert.X509},
+		"a forger":        {Key: newECKey(t), Certificate: tr.gateway.SignCert.X509},
+	} {
+		enc := must[cms.ContentInfo](t)(cms.Enc(cms.SignedEncrypted{TBE: set.ContentCapTokenTBE, TBS: set.ContentCapTokenData},
+			set.CapTokenData{AuthRRPID: r.AuthRRPID, AuthAmt: price}, nil, nil, signer, tr.gateway.ExchangeCert.X509))
+		r.CapToken = must[[]byte](t)(der.Marshal(set.CapToken{Enc: &enc}))
+		w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, r)), set.CapReqType))
+		if o := must[*set.OpenedCapReq](t)(tr.gateway.OpenCapReq(tr.Now, w)); o.Items[0].Code != set.CapInvalidCapToken {
+			t.Errorf("%s: %v", name, o.Items[0].Code)
+		}
+	}
+}
+
+// A capture is done only if the sale's own gateway says so about this capture of this merchant.
+func TestCapResOfAnother(t *testing.T) {
+	t.Parallel()
+	tr := taken(t)
+	r := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: set.NewRRPID(), CapDate: tr.Now, Amount: price}
+	req := must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, r))
+	for name, c := range map[string]struct {
+		change func(*set.OpenedCapReq) *set.Endpoint
+		want   set.ErrorCode
+	}{
+		"gateway": {func(*set.OpenedCapReq) *set.Endpoint { return tr.Gateway(t, "G-0002") }, set.SignatureFailure},
+		"request": {func(o *set.OpenedCapReq) *set.Endpoint { o.Data.CapRRTags.RRPID = set.NewRRPID(); return tr.gateway }, set.UnknownRRPID},
+		"merchant": {func(o *set.OpenedCapReq) *set.Endpoint {
+			o.Data.CapRRTags.MerTermIDs.MerchantID = "M"
+			return tr.gateway
+		}, set.WrapperMsgMismatch},
+		"authorization": {func(o *set.OpenedCapReq) *set.Endpoint {
+			o.Items[0].Item.AuthRRPID = set.NewRRPID()
+			return tr.gateway
+		}, set.WrapperMsgMismatch},
+		"transaction": {func(o *set.OpenedCapReq) *set.Endpoint {
+			o.Items[0].Item.TransIDs.XID = set.NewXID()
+			return tr.gateway
+		}, set.UnknownXID},
+	} {
+		o := must[*set.OpenedCapReq](t)(tr.gateway.OpenCapReq(tr.Now, must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, req, set.CapReqType))))
+		by := c.change(o)
+		res := must[[]byte](t)(by.CapRes(tr.Now, o, []set.CapResPayload{{CapCode: set.CapSuccess, CapAmt: price}}))
+		if _, err := tr.sale.OpenCapRes(tr.merchant, tr.Now, r, relabel(t, res, req)); code(err) != c.want {
+			t.Errorf("another %s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// Another gateway's refusal of this very request is no refusal.
+func TestErrorOfAnotherGateway(t *testing.T) {
+	t.Parallel()
+	tr := taken(t)
+	r := authorization()
+	b := tr.authorize(t, r)
+	w := must[*set.MessageWrapper](t)(set.Decode(b))
+	answer := must[[]byte](t)(tr.Gateway(t, "G-0002").ErrorResponse(tr.Now, b, w, &set.ProtocolError{Code: set.DecodingFailure}))
+	_, err := tr.sale.OpenAuthRes(tr.merchant, tr.Now, r, answer)
+	var peer *set.PeerError
+	if !errors.As(err, &peer) || peer.Signer != nil {
+		t.Errorf("got %v, want an Error that does not count as signed", err)
+	}
+}
