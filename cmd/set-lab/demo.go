@@ -83,7 +83,7 @@ type purchase struct {
 var errDeclined = errors.New("the purchase was declined; nothing was paid")
 
 func demo(c *urfave.Context) (err error) {
-	dir, bin, err := place(c)
+	dir, bin, err := place(c, "demo")
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 func main() { cli.Main(newApp()) }
 
 func newApp() *urfave.App {
-	dir := &urfave.StringFlag{Name: "dir", Usage: "`DIRECTORY` of the lab (default: setkit/lab in the user's cache)"}
+	dir := &urfave.StringFlag{Name: "dir", Usage: "`DIRECTORY` of the lab (default: setkit/COMMAND in the user's cache, where COMMAND is demo, or lab for up and down)"}
 	bin := &urfave.StringFlag{Name: "bin", Usage: "`DIRECTORY` of the other commands (default: this one's)"}
 	return &urfave.App{
 		Name:  "set-lab",
@@ -41,8 +41,8 @@ func newApp() *urfave.App {
 			{
 				Name:  "up",
 				Usage: "make a fresh world and leave it running",
-				Description: "Says where the shop and the card are, and how to run the parties' commands. An older\n" +
-					"world in the same directory is stopped and removed.\n\nExample: set-lab up --dir /tmp/lab",
+				Description: "Says where the shop and the card are, and how to run the parties' commands. A world in the\n" +
+					"same directory that no longer runs is removed.\n\nExample: set-lab up --dir /tmp/lab",
 				Flags:  []urfave.Flag{dir, bin},
 				Action: up,
 			},
@@ -58,7 +58,7 @@ func newApp() *urfave.App {
 }
 
 // place gives the directories that the flags name.
-func place(c *urfave.Context) (dir, bin string, err error) {
+func place(c *urfave.Context, name string) (dir, bin string, err error) {
 	if c.Args().Present() {
 		return "", "", cli.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
 	}
@@ -67,7 +67,7 @@ func place(c *urfave.Context) (dir, bin string, err error) {
 		if err != nil {
 			return "", "", cli.Usage(fmt.Errorf("no place for the lab: %w; name one with --dir", err))
 		}
-		dir = filepath.Join(cache, "setkit", "lab")
+		dir = filepath.Join(cache, "setkit", name)
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return "", "", err
@@ -94,9 +94,12 @@ func complete(bin string) error {
 }
 
 func up(c *urfave.Context) error {
-	dir, bin, err := place(c)
+	dir, bin, err := place(c, "lab")
 	if err != nil {
 		return err
+	}
+	if w, err := openWorld(dir, bin); err == nil && w.running() > 0 {
+		return cli.Usage(fmt.Errorf("a world runs in %s: stop it with set-lab down --dir %s, or name another directory", dir, dir))
 	}
 	w, err := newWorld(dir, bin)
 	if err != nil {
@@ -109,7 +112,7 @@ func up(c *urfave.Context) error {
 }
 
 func down(c *urfave.Context) error {
-	dir, bin, err := place(c)
+	dir, bin, err := place(c, "lab")
 	if err != nil {
 		return err
 	}

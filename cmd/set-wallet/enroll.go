@@ -87,7 +87,7 @@ func enroll(c *urfave.Context) error {
 		return cli.Usage(err)
 	}
 	var sent messages
-	w, err := openWallet(c, &sethttp.Client{Record: sent.record})
+	w, err := openWallet(c, &sethttp.Client{Record: sent.record, Waiting: waiting(c)})
 	if err != nil {
 		return err
 	}

@@ -70,6 +70,11 @@ func openWallet(c *urfave.Context, client *sethttp.Client) (*wallet.Wallet, erro
 	return wallet.Open(c.Context, dir, wallet.Config{Client: client, Software: software})
 }
 
+// waiting says that an answer takes its time.
+func waiting(c *urfave.Context) func(string) {
+	return func(peer string) { fmt.Fprintf(c.App.ErrWriter, "Waiting for an answer from %s ...\n", peer) }
+}
+
 // arguments refuses a command line with another number of arguments.
 func arguments(c *urfave.Context, want ...string) error {
 	switch n := c.NArg(); {

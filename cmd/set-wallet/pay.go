@@ -80,7 +80,7 @@ func inquireCommand() *urfave.Command {
 // purchase runs what gives a purchase, shows that, and ends as it came out.
 func purchase(c *urfave.Context, run func(*wallet.Wallet, *payer) (*wallet.Purchase, error)) error {
 	var sent messages
-	w, err := openWallet(c, &sethttp.Client{Record: sent.record})
+	w, err := openWallet(c, &sethttp.Client{Record: sent.record, Waiting: waiting(c)})
 	if err != nil {
 		return err
 	}

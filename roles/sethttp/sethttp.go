@@ -122,6 +122,9 @@ type Client struct {
 
 	// Record, when set, is called with every message sent and received.
 	Record func(url string, request, response []byte)
+
+	// Waiting, when set, is called from another goroutine when an answer takes longer than two seconds.
+	Waiting func(url string)
 }
 
 // The defaults of a Client.
@@ -129,6 +132,8 @@ const (
 	defaultTimeout = 60 * time.Second
 	defaultTries   = 3
 	defaultPause   = 500 * time.Millisecond
+
+	waitingAfter = 2 * time.Second
 )
 
 // Post sends a message and gives the answer, a SET message too (perhaps an Error). When no answer
@@ -179,6 +184,9 @@ func (c *Client) try(ctx context.Context, url, mediaType string, request []byte)
 	}
 	req.Header.Set("Content-Type", mediaType)
 	req.Header.Set("Accept", mediaType)
+	if c.Waiting != nil {
+		defer time.AfterFunc(waitingAfter, func() { c.Waiting(url) }).Stop()
+	}
 	res, err := noRedirects.Do(req)
 	if err != nil {
 		return nil, true, err

@@ -148,3 +148,24 @@ func TestClientGivesUp(t *testing.T) {
 		t.Errorf("cancelled: %v after %d requests", err, requests.Load())
 	}
 }
+
+// Who waits for a slow answer is told of it, once for each try.
+func TestClientWaiting(t *testing.T) {
+	told := make(chan string, 10)
+	srv := httptest.NewServer(sethttp.Handler(sethttp.MediaPayment, quiet, func(ctx context.Context, request []byte) ([]byte, error) {
+		if string(request) == "slow" {
+			told <- <-told // answers once the client was told
+		}
+		return request, nil
+	}))
+	defer srv.Close()
+	c := sethttp.Client{Waiting: func(url string) { told <- url }}
+	for _, message := range []string{"quick", "slow"} {
+		if got, err := c.Post(t.Context(), srv.URL, sethttp.MediaPayment, []byte(message)); err != nil || string(got) != message {
+			t.Fatalf("%s: %q, %v", message, got, err)
+		}
+	}
+	if got := <-told; got != srv.URL || len(told) != 0 {
+		t.Errorf("told of %s and %d more, want %s alone", got, len(told), srv.URL)
+	}
+}
