@@ -114,7 +114,7 @@ func enroll(c *urfave.Context) error {
 		return classified(err)
 	}
 	out := enrolled{
-		Serial: got.Serial, Brand: string(got.Brand), Card: got.Masked(), Certificate: serialOf(got.Certificate),
+		Serial: got.Serial, Brand: string(got.Brand), Card: got.Masked(), Certificate: got.Certificate.Serial(),
 		NotAfter: date(got.Certificate.X509.NotAfter), Message: got.Message, APDUs: card.report(), Messages: sent,
 	}
 	if c.Bool("json") {

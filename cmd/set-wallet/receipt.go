@@ -41,9 +41,9 @@ type party struct {
 func newReceipt(p *wallet.Purchase) *receipt {
 	r := &receipt{
 		Outcome: string(p.Outcome), AuthCode: p.AuthCode, CompletionCode: p.CompletionCode, XID: p.XID.String(),
-		Merchant: party{p.Merchant, p.Place, serialOf(p.MerchantCert)},
-		Gateway:  party{gatewayName(p.GatewayCert), "", serialOf(p.GatewayCert)},
-		Card:     party{p.Card.Masked(), "", serialOf(p.Card.Certificate)},
+		Merchant: party{p.Merchant, p.Place, p.MerchantCert.Serial()},
+		Gateway:  party{gatewayName(p.GatewayCert), "", p.GatewayCert.Serial()},
+		Card:     party{p.Card.Masked(), "", p.Card.Certificate.Serial()},
 		Brand:    string(p.Card.Brand), Order: p.Order, Amount: p.Amount.String(), Date: date(p.Sent), Resumed: p.Resumed,
 	}
 	if !p.Answered.IsZero() {
@@ -99,8 +99,6 @@ func place(p party) string {
 func gatewayName(c *pki.Certificate) string {
 	return strings.ReplaceAll(wallet.Printable([]byte(c.Subject.CommonName)), "\n", " ")
 }
-
-func serialOf(c *pki.Certificate) string { return fmt.Sprintf("%x", c.X509.SerialNumber) }
 
 func date(t time.Time) string { return t.Format(time.RFC3339) }
 

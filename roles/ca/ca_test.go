@@ -64,7 +64,7 @@ func TestCardholder(t *testing.T) {
 		}
 		list := must[[]ca.Issued](t)(ca.List(t.Context(), s.db, 10))
 		want := []ca.Issued{{
-			CA: "cca", Serial: fmt.Sprintf("%x", card.Certificate.X509.SerialNumber), Type: "card", Use: "signature",
+			CA: "cca", Serial: card.Certificate.Serial(), Type: "card", Use: "signature",
 			Subject: card.Certificate.X509.Subject.String(), Thumbprint: card.Certificate.Thumbprint().String(),
 			NotBefore: card.Certificate.X509.NotBefore, NotAfter: card.Certificate.X509.NotAfter, IssuedAt: list[0].IssuedAt,
 		}}

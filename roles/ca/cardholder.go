@@ -323,7 +323,7 @@ func (s *CA) audit(e *enrolment, status set.CertStatus, certs []*pki.Certificate
 		log.Warn("registration refused", "status", status.CertStatusCode.String())
 	}
 	for _, c := range certs {
-		log.Info("certificate issued", "serial", fmt.Sprintf("%x", c.X509.SerialNumber), "type", c.Type.String(), "use", c.Use.String(),
+		log.Info("certificate issued", "serial", c.Serial(), "type", c.Type.String(), "use", c.Use.String(),
 			"thumbprint", c.Thumbprint().String(), "not_after", c.X509.NotAfter)
 	}
 }

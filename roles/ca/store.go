@@ -169,7 +169,7 @@ func keyUsed(ctx context.Context, db *sqldb.DB, ca string, keys ...crypto.Public
 // addCertificates records certificates and their keys; errKeyUsed if one was certified meanwhile.
 func addCertificates(ctx context.Context, tx *sql.Tx, now time.Time, e *enrolment, certs []*pki.Certificate) error {
 	for _, c := range certs {
-		serial := fmt.Sprintf("%x", c.X509.SerialNumber)
+		serial := c.Serial()
 		digest, err := keyDigest(c.X509.PublicKey)
 		if err != nil {
 			return err

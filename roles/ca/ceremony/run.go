@@ -248,7 +248,7 @@ func (s *session) announce(p *product, summary *Summary) error {
 	for _, c := range p.certs {
 		digest := sha256.Sum256(c.cert.X509.Raw)
 		sum := CertificateSummary{
-			CA: c.ca, Key: c.label, Subject: c.cert.X509.Subject.String(), Serial: fmt.Sprintf("%x", c.cert.X509.SerialNumber),
+			CA: c.ca, Key: c.label, Subject: c.cert.X509.Subject.String(), Serial: c.cert.Serial(),
 			SHA256: hex.EncodeToString(digest[:]), NotBefore: c.cert.X509.NotBefore, NotAfter: c.cert.X509.NotAfter, File: c.file,
 		}
 		summary.Certificates = append(summary.Certificates, sum)

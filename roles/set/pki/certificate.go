@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/big"
@@ -146,9 +147,12 @@ func checkSerial(n *big.Int) error {
 // Brand is the brand that the certificate belongs to; for a root it is RootName.
 func (c *Certificate) Brand() string { return c.Subject.Brand }
 
+// Serial is the serial number for people: hexadecimal, two digits for each octet.
+func (c *Certificate) Serial() string { return hex.EncodeToString(c.X509.SerialNumber.Bytes()) }
+
 // String names the certificate in errors and logs: its type, use and serial number.
 func (c *Certificate) String() string {
-	return fmt.Sprintf("%v %v certificate %x", c.Type, c.Use, c.X509.SerialNumber)
+	return fmt.Sprintf("%v %v certificate %s", c.Type, c.Use, c.Serial())
 }
 
 // SignedBy checks the signature on c with the key of issuer, and nothing else.
