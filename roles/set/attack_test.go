@@ -193,8 +193,9 @@ func TestWrongRole(t *testing.T) {
 	}
 }
 
-// forgedAuthReq is an AuthReq for the sale that another party signs with its own key.
-func forgedAuthReq(tr *trade, by *set.Endpoint, r set.AuthorizationRequest) ([]byte, error) {
+// forgedAuthReq is an AuthReq for the sale that another party signs with its own key, or the merchant with
+// other contents than it should have.
+func forgedAuthReq(tr *trade, by *set.Endpoint, r set.AuthorizationRequest, changes ...func(*set.AuthReqData)) ([]byte, error) {
 	var pi set.PI
 	if err := set.Unmarshal(tr.sale.PI, &pi); err != nil {
 		return nil, err
@@ -207,6 +208,9 @@ func forgedAuthReq(tr *trade, by *set.Endpoint, r set.AuthorizationRequest) ([]b
 		AuthTags:       set.AuthTags{AuthRRTags: set.RRTags{RRPID: r.RRPID, MerTermIDs: set.MerTermIDs{MerchantID: settest.MerchantID}, CurrentDate: tr.Now}, TransIDs: tr.sale.TransIDs},
 		AuthReqPayload: set.AuthReqPayload{AuthReqAmt: r.Amount},
 	}}
+	for _, change := range changes {
+		change(&data)
+	}
 	var raw []*x509.Certificate
 	for _, c := range append(by.Chain, by.SignCert, by.ExchangeCert) {
 		raw = append(raw, c.X509)
@@ -341,6 +345,19 @@ func TestGatewayRefusesMore(t *testing.T) {
 			tr.sale.HOIData = must[[]byte](t)(der.Marshal(must[cms.DetachedDigest](t)(cms.DD(set.ContentOIData, der.Null{}))))
 			return tr.authorize(t, authorization())
 		}, set.AuthPIAuthMismatch},
+		"signed for another gateway": {func(t *testing.T, tr *trade) []byte {
+			tr.signAnew(t, func(tbe *set.PIDualSignedTBE) {
+				tbe.Value.Value.Extensions[0].Value = must[[]byte](t)(der.Marshal(tr.Gateway(t, "G-0002").ExchangeCert.CertThumb()))
+			})
+			return tr.authorize(t, authorization())
+		}, set.AuthPIAuthMismatch},
+		"a sale, which is not done here": {func(t *testing.T, tr *trade) []byte {
+			return must[[]byte](t)(forgedAuthReq(tr, tr.merchant, authorization(), tr.agree(t), func(d *set.AuthReqData) { d.CaptureNow = true }))
+		}, set.AuthCaptureNotSupported},
+		"more authorizations announced": {func(t *testing.T, tr *trade) []byte {
+			return must[[]byte](t)(forgedAuthReq(tr, tr.merchant, authorization(), tr.agree(t),
+				func(d *set.AuthReqData) { d.AuthReqItem.AuthReqPayload.SubsequentAuthInd = true }))
+		}, set.AuthInvalidTransaction},
 		"nobody signed the payment instructions": {func(t *testing.T, tr *trade) []byte {
 			var pi set.PI
 			if err := set.Unmarshal(tr.sale.PI, &pi); err != nil {
@@ -354,6 +371,65 @@ func TestGatewayRefusesMore(t *testing.T) {
 		tr := taken(t)
 		if o, err := tr.acquire(c.request(t, tr)); err != nil || o.Refusal == nil || *o.Refusal != c.want {
 			t.Errorf("%s: %v, %v, want %v", name, o, err, c.want)
+		}
+	}
+}
+
+// agree gives the check digests that fit the sale.
+func (tr *trade) agree(t *testing.T) func(*set.AuthReqData) {
+	t.Helper()
+	digests := new(set.CheckDigests)
+	if err := errors.Join(set.Unmarshal(tr.sale.HOIData, &digests.HOIData), set.Unmarshal(tr.sale.HOD, &digests.HOD2)); err != nil {
+		t.Fatal(err)
+	}
+	return func(d *set.AuthReqData) { d.AuthReqItem.CheckDigests = digests }
+}
+
+// signAnew has the cardholder sign and encrypt changed payment instructions.
+func (tr *trade) signAnew(t *testing.T, change func(*set.PIDualSignedTBE)) {
+	t.Helper()
+	var pi set.PI
+	if err := set.Unmarshal(tr.sale.PI, &pi); err != nil {
+		t.Fatal(err)
+	}
+	gateway := cms.Recipient{Key: tr.gateway.ExchangeKey, Certificate: tr.gateway.ExchangeCert.X509}
+	plaintext, packed, err := gateway.Decrypt(pi.PIDualSigned.EXPIData, set.ContentPIDualSignedTBE, cms.WithPANData)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tbe set.PIDualSignedTBE
+	if err := set.Unmarshal(plaintext, &tbe); err != nil {
+		t.Fatal(err)
+	}
+	change(&tbe)
+	hPIData := must[cms.DetachedDigest](t)(cms.DD(set.ContentPIData, set.PIData{PIHead: tbe.Value.Value, PANData: must[set.PANData](t)(set.UnpackPANData(packed))}))
+	var certs []*x509.Certificate
+	for _, c := range append(tr.card.Endpoint.Chain, tr.card.Endpoint.SignCert) {
+		certs = append(certs, c.X509)
+	}
+	pi.PIDualSigned.PISignature = must[cms.ContentInfo](t)(cms.SignDetached(set.ContentPITBS, set.PITBS{HPIData: hPIData, HOIData: tbe.Value.DD},
+		certs, cms.Signer{Key: tr.card.Endpoint.SignKey, Certificate: tr.card.Endpoint.SignCert.X509}))
+	pi.PIDualSigned.EXPIData = must[cms.ContentInfo](t)(cms.Encrypt(tr.gateway.ExchangeCert.X509, set.ContentPIDualSignedTBE, tbe, cms.WithPANData, packed))
+	tr.sale.PI = must[[]byte](t)(der.Marshal(pi))
+}
+
+// What the cardholder signed anew is taken when it is as it was, and refused when the account beside it is
+// not the one that was linked, or when it asks for what nobody here knows.
+func TestSignedAnew(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*set.PIDualSignedTBE)
+		want   set.ErrorCode
+	}{
+		"unchanged":                  {func(*set.PIDualSignedTBE) {}, 0},
+		"digest of another account":  {func(tbe *set.PIDualSignedTBE) { tbe.DD.Content.Digest[0] ^= 1 }, set.SignatureFailure},
+		"critical extension unknown": {func(tbe *set.PIDualSignedTBE) { tbe.Value.Value.Extensions[0].Critical = true }, set.UnrecognizedExtension},
+	} {
+		tr := taken(t)
+		tr.signAnew(t, c.change)
+		o, err := tr.acquire(tr.authorize(t, authorization()))
+		if code(err) != c.want || c.want == 0 && (err != nil || o.Refusal != nil) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
 }
