@@ -6,7 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"crypto/sha1"
+	"crypto/sha1" // names keys (RFC 5280 §4.2.1.2), protects nothing
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/binary"

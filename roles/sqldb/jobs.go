@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	mathrand "math/rand/v2"
+	mathrand "math/rand/v2" // spreads pauses, hides nothing
 	"slices"
 	"strings"
 	"sync"

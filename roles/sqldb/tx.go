@@ -4,7 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"math/rand/v2"
+	"math/rand/v2" // spreads pauses, hides nothing
 	"time"
 
 	"github.com/pressly/goose/v3"

@@ -4,7 +4,7 @@ import (
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/des"
+	"crypto/des" // 3DES, which older PIV cards know alone
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/json"

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
+	"math/rand/v2" // picks ports, hides nothing
 	"net"
 	"os"
 	"os/exec"

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/des"
+	"crypto/des" // 3DES, the factory default of a card of its version
 	"crypto/rand"
 	"crypto/subtle"
 	"slices"
