@@ -316,6 +316,11 @@ func (t *Token) session(ctx context.Context, f func(*pkcs11.Ctx, pkcs11.SessionH
 	return t.withSession(f)
 }
 
+// sessionOnce is session for what must not be done twice, such as making an object.
+func (t *Token) sessionOnce(ctx context.Context, f func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
+	return t.session(ctx, f)
+}
+
 // withSession is session for a caller that has entered. If f fails, the session is closed: an
 // operation may be left pending in it.
 func (t *Token) withSession(f func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
