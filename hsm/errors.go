@@ -3,7 +3,6 @@ package hsm
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/miekg/pkcs11"
 )
@@ -11,7 +10,7 @@ import (
 var (
 	// ErrUnavailable matches every error that means the token cannot be used at present: no library,
 	// no token, a lost session, a device error, or too many callers. Trying later may help.
-	ErrUnavailable = errors.New("HSM is not available")
+	ErrUnavailable = errors.New("device unavailable, retry")
 
 	// ErrNotFound matches the error for a key that is not in its token.
 	ErrNotFound = errors.New("key not found")
@@ -83,23 +82,15 @@ type callError struct {
 	code     pkcs11.Error
 }
 
-func (e *callError) Error() string { return e.function + ": " + codeName(e.code) }
+func (e *callError) Error() string {
+	c := explain(e.code)
+	return e.function + ": " + c.name + ": " + c.cause + "; " + c.fix
+}
 
 // Is makes the codes that mean a lost device, session or login match ErrUnavailable.
 func (e *callError) Is(target error) bool {
-	if target != ErrUnavailable {
-		return false
-	}
-	switch e.code {
-	case pkcs11.CKR_HOST_MEMORY, pkcs11.CKR_SLOT_ID_INVALID, pkcs11.CKR_DEVICE_ERROR,
-		pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_KEY_HANDLE_INVALID,
-		pkcs11.CKR_OBJECT_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_SESSION_COUNT,
-		pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_TOKEN_NOT_PRESENT,
-		pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_USER_NOT_LOGGED_IN,
-		pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED:
-		return true
-	}
-	return false
+	l := codes[e.code].loss
+	return target == ErrUnavailable && (l == lossSession || l == lossDevice)
 }
 
 // named gives the error of a PKCS#11 function the function's name.
@@ -122,18 +113,10 @@ func codeOf(err error) pkcs11.Error {
 	return code
 }
 
-// codeName returns the name of a code as PKCS#11 spells it. The pkcs11 package knows most of them,
-// and tells them only inside its error text.
+// codeName returns the name of a code as PKCS#11 spells it.
 func codeName(code pkcs11.Error) string {
-	text := code.Error()
-	if i := strings.LastIndex(text, "CKR_"); i >= 0 {
-		return text[i:]
-	}
-	switch code {
-	case pkcs11.CKR_ACTION_PROHIBITED:
-		return "CKR_ACTION_PROHIBITED"
-	case pkcs11.CKR_CURVE_NOT_SUPPORTED:
-		return "CKR_CURVE_NOT_SUPPORTED"
+	if c, ok := codes[code]; ok {
+		return c.name
 	}
 	return fmt.Sprintf("CKR_0x%X", uint(code))
 }
