@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -25,10 +26,7 @@ const secretSources = "file:PATH, env:NAME, cred:NAME (a systemd credential) or 
 //
 // When ctx ends during a prompt, the terminal is restored and ctx's error returned.
 func Secret(ctx context.Context, source, prompt string, stdin io.Reader, stderr io.Writer) ([]byte, error) {
-	kind, name, ok := strings.Cut(source, ":")
-	if !ok {
-		return nil, Usage(fmt.Errorf("PIN source is not %s", secretSources))
-	}
+	kind, name, _ := strings.Cut(source, ":")
 	var secret []byte
 	var err error
 	switch kind {
@@ -44,8 +42,8 @@ func Secret(ctx context.Context, source, prompt string, stdin io.Reader, stderr 
 		secret, err = secretCredential(name)
 	case "prompt":
 		secret, err = secretPrompt(ctx, prompt, stdin, stderr)
-	default:
-		return nil, Usage(fmt.Errorf("PIN source of kind %q: want %s", kind, secretSources))
+	default: // it may be a PIN itself, and is not shown
+		return nil, Usage(fmt.Errorf("PIN source is not %s", secretSources))
 	}
 	if err != nil {
 		return nil, err
@@ -56,6 +54,25 @@ func Secret(ctx context.Context, source, prompt string, stdin io.Reader, stderr 
 	if len(secret) > secretBytesMax {
 		clear(secret)
 		return nil, fmt.Errorf("PIN source %s has more than %d bytes", source, secretBytesMax)
+	}
+	return secret, nil
+}
+
+// NewSecret is [Secret] for a PIN or passphrase that is being set: prompt: asks for it twice, because
+// nobody sees what was typed.
+func NewSecret(ctx context.Context, source, prompt string, stdin io.Reader, stderr io.Writer) ([]byte, error) {
+	secret, err := Secret(ctx, source, prompt, stdin, stderr)
+	if err != nil || !strings.HasPrefix(source, "prompt:") {
+		return secret, err
+	}
+	again, err := Secret(ctx, source, prompt+", again", stdin, stderr)
+	defer clear(again)
+	if err == nil && subtle.ConstantTimeCompare(secret, again) != 1 {
+		err = fmt.Errorf("the two answers for %s differ: nothing was set: start again", prompt)
+	}
+	if err != nil {
+		clear(secret)
+		return nil, err
 	}
 	return secret, nil
 }
@@ -77,6 +94,7 @@ func secretFile(path string, private bool) ([]byte, error) {
 	buf := make([]byte, secretBytesMax+2)
 	n, err := io.ReadFull(f, buf)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		clear(buf)
 		return nil, fmt.Errorf("PIN file %s: %w", path, err)
 	}
 	line, rest, _ := bytes.Cut(buf[:n], []byte("\n"))

@@ -42,6 +42,9 @@ func TestSecret(t *testing.T) {
 		{name: "credential", source: "cred:credential", want: "from credential"},
 		{name: "group-readable", source: "file:" + write("open", "x", 0o640), wantErr: "mode 0640", code: 1},
 		{name: "world-readable", source: "file:" + write("wide", "x", 0o604), wantErr: "chmod 600", code: 1},
+		{name: "group-writable", source: "file:" + write("shared", "x", 0o620), wantErr: "mode 0620: others can reach it: chmod 600 it", code: 1},
+		{name: "world-writable", source: "file:" + write("public", "x", 0o602), wantErr: "chmod 600", code: 1},
+		{name: "a folder", source: "file:" + dir, wantErr: "chmod 600", code: 1},
 		{name: "no file", source: "file:" + dir + "/none", wantErr: "no such file", code: 1},
 		{name: "empty file", source: "file:" + write("empty", "\nx", 0o600), wantErr: "is empty", code: 1},
 		{name: "long line", source: "file:" + write("long", strings.Repeat("x", 2000), 0o600), wantErr: "more than 1024", code: 1},
@@ -50,7 +53,8 @@ func TestSecret(t *testing.T) {
 		{name: "credential elsewhere", source: "cred:../x", wantErr: "file name", code: 2},
 		{name: "no terminal", source: "prompt:", wantErr: "file:PATH, env:NAME", code: 2},
 		{name: "a PIN itself", source: "123456", wantErr: "file:PATH", code: 2},
-		{name: "unknown kind", source: "vault:123456", wantErr: `kind "vault"`, code: 2},
+		{name: "unknown kind", source: "vault:123456", wantErr: "PIN source is not file:PATH", code: 2},
+		{name: "a PIN with a colon", source: "123456:78", wantErr: "PIN source is not file:PATH", code: 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -117,6 +121,49 @@ func TestSecretPrompt(t *testing.T) {
 	if want := "PIN of token shop: \n"; stderr.String() != want {
 		t.Errorf("stderr %q, want %q", stderr.String(), want)
 	}
+}
+
+func TestNewSecret(t *testing.T) {
+	t.Parallel()
+	const once, twice = "new PIN: \n", "new PIN: \nnew PIN, again: \n"
+	tests := []struct{ name, typed, want, wantErr, stderr string }{
+		{"the same twice", "s3cret\ns3cret\n", "s3cret", "", twice},
+		{"different", "s3cret\ns3crex\n", "", "answers for new PIN differ", twice},
+		{"a part", "s3cret\ns3cre\n", "", "answers for new PIN differ", twice},
+		{"nothing", "\n\n", "", "is empty", once},
+		{"nothing the second time", "s3cret\n\n", "", "is empty", twice},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			master, terminal := openPTY(t)
+			if _, err := master.WriteString(tt.typed); err != nil {
+				t.Fatal(err)
+			}
+			var stderr bytes.Buffer
+			got, err := NewSecret(t.Context(), "prompt:", "new PIN", terminal, &stderr)
+			if string(got) != tt.want || (err == nil) != (tt.wantErr == "") {
+				t.Fatalf("got %q, %v; want %q, error %q", got, err, tt.want, tt.wantErr)
+			}
+			if err != nil && (!strings.Contains(err.Error(), tt.wantErr) || strings.Contains(err.Error(), "s3cre")) {
+				t.Errorf("error %q, want %q and nothing that was typed", err, tt.wantErr)
+			}
+			if stderr.String() != tt.stderr {
+				t.Errorf("stderr %q, want %q", stderr.String(), tt.stderr)
+			}
+		})
+	}
+	t.Run("a file", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "pin")
+		if err := os.WriteFile(path, []byte("s3cret\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := NewSecret(t.Context(), "file:"+path, "new PIN", strings.NewReader(""), io.Discard)
+		if err != nil || string(got) != "s3cret" {
+			t.Errorf("got %q, %v; want s3cret", got, err)
+		}
+	})
 }
 
 type writerFunc func([]byte) (int, error)
