@@ -26,7 +26,10 @@ const secretSources = "file:PATH, env:NAME, cred:NAME (a systemd credential) or 
 //
 // When ctx ends during a prompt, the terminal is restored and ctx's error returned.
 func Secret(ctx context.Context, source, prompt string, stdin io.Reader, stderr io.Writer) ([]byte, error) {
-	kind, name, _ := strings.Cut(source, ":")
+	kind, name, ok := strings.Cut(source, ":")
+	if !ok {
+		kind = ""
+	}
 	var secret []byte
 	var err error
 	switch kind {

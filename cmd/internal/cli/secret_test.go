@@ -54,6 +54,7 @@ func TestSecret(t *testing.T) {
 		{name: "no terminal", source: "prompt:", wantErr: "file:PATH, env:NAME", code: 2},
 		{name: "a PIN itself", source: "123456", wantErr: "file:PATH", code: 2},
 		{name: "unknown kind", source: "vault:123456", wantErr: "PIN source is not file:PATH", code: 2},
+		{name: "a kind without colon", source: "prompt", wantErr: "PIN source is not file:PATH", code: 2},
 		{name: "a PIN with a colon", source: "123456:78", wantErr: "PIN source is not file:PATH", code: 2},
 	}
 	for _, tt := range tests {
