@@ -60,8 +60,12 @@ func withCode(code int, err error) error {
 var errDone = errors.New("done")
 
 // Main runs app with the process's arguments and streams, and exits. SIGINT and SIGTERM end the
-// context that the command sees; a second signal ends the process.
+// context that the command sees; a second signal ends the process. Before anything reads a secret,
+// the process is made one whose memory nobody can look into; where that fails, it says so and goes on.
 func Main(app *urfave.App) {
+	if err := harden(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: warning: %v\n", app.Name, err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	os.Exit(Run(ctx, app, os.Args, os.Stdin, os.Stdout, os.Stderr))
