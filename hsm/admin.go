@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -15,7 +17,7 @@ import (
 // slotsMax bounds the slots of a library that are looked at.
 const slotsMax = 4096
 
-// TokenInfo tells which token something is.
+// TokenInfo tells which token something is, and how it is.
 type TokenInfo struct {
 	Label        string `json:"label"`
 	Serial       string `json:"serial"`
@@ -23,6 +25,61 @@ type TokenInfo struct {
 	Model        string `json:"model"`
 	UserPIN      bool   `json:"userPIN"`   // a user PIN is set
 	PINLocked    bool   `json:"pinLocked"` // too many wrong user PINs
+
+	Hardware string `json:"hardware"` // version, such as 2.6
+	Firmware string `json:"firmware"` // version
+
+	LoginRequired  bool `json:"loginRequired"`
+	WriteProtected bool `json:"writeProtected"`
+	Random         bool `json:"random"`      // it has a random number generator
+	ErrorState     bool `json:"errorState"`  // a self-test of the token has failed
+	PINLow         bool `json:"pinLow"`      // at least one wrong user PIN since the last right one
+	PINFinalTry    bool `json:"pinFinalTry"` // one more wrong user PIN locks it
+	PINToChange    bool `json:"pinToChange"` // the user PIN is still the officer's or has expired
+	SOPINLow       bool `json:"soPINLow"`    // the same of the security officer's PIN
+	SOPINFinalTry  bool `json:"soPINFinalTry"`
+	SOPINLocked    bool `json:"soPINLocked"`
+	SOPINToChange  bool `json:"soPINToChange"`
+	PINBytesMin    int  `json:"pinBytesMin"`
+	PINBytesMax    int  `json:"pinBytesMax"`
+
+	// SessionsMax is how many sessions the token allows, 0 if it tells no limit; Sessions is how many
+	// this process has, -1 if the token does not tell.
+	SessionsMax int `json:"sessionsMax"`
+	Sessions    int `json:"sessions"`
+	// Clock is the token's time, zero if it has no clock, and ClockRead the host's when it was asked.
+	Clock     time.Time `json:"clock,omitzero"`
+	ClockRead time.Time `json:"clockRead,omitzero"`
+}
+
+func tokenInfo(t pkcs11.TokenInfo) TokenInfo {
+	has := func(flag uint) bool { return t.Flags&flag != 0 }
+	info := TokenInfo{
+		Label: t.Label, Serial: t.SerialNumber, Manufacturer: t.ManufacturerID, Model: t.Model,
+		UserPIN: has(pkcs11.CKF_USER_PIN_INITIALIZED), PINLocked: has(pkcs11.CKF_USER_PIN_LOCKED),
+		Hardware:      fmt.Sprintf("%d.%d", t.HardwareVersion.Major, t.HardwareVersion.Minor),
+		Firmware:      fmt.Sprintf("%d.%d", t.FirmwareVersion.Major, t.FirmwareVersion.Minor),
+		LoginRequired: has(pkcs11.CKF_LOGIN_REQUIRED), WriteProtected: has(pkcs11.CKF_WRITE_PROTECTED),
+		Random: has(pkcs11.CKF_RNG), ErrorState: has(pkcs11.CKF_ERROR_STATE),
+		PINLow: has(pkcs11.CKF_USER_PIN_COUNT_LOW), PINFinalTry: has(pkcs11.CKF_USER_PIN_FINAL_TRY),
+		PINToChange: has(pkcs11.CKF_USER_PIN_TO_BE_CHANGED),
+		SOPINLow:    has(pkcs11.CKF_SO_PIN_COUNT_LOW), SOPINFinalTry: has(pkcs11.CKF_SO_PIN_FINAL_TRY),
+		SOPINLocked: has(pkcs11.CKF_SO_PIN_LOCKED), SOPINToChange: has(pkcs11.CKF_SO_PIN_TO_BE_CHANGED),
+		PINBytesMin: int(min(t.MinPinLen, math.MaxInt32)), PINBytesMax: int(min(t.MaxPinLen, math.MaxInt32)),
+		Sessions: -1,
+	}
+	if t.MaxSessionCount != pkcs11.CK_EFFECTIVELY_INFINITE && t.MaxSessionCount != pkcs11.CK_UNAVAILABLE_INFORMATION {
+		info.SessionsMax = int(min(t.MaxSessionCount, math.MaxInt32))
+	}
+	if t.SessionCount != pkcs11.CK_UNAVAILABLE_INFORMATION {
+		info.Sessions = int(min(t.SessionCount, math.MaxInt32))
+	}
+	if has(pkcs11.CKF_CLOCK_ON_TOKEN) && len(t.UTCTime) >= 14 {
+		if clock, err := time.Parse("20060102150405", t.UTCTime[:14]); err == nil {
+			info.Clock, info.ClockRead = clock, time.Now().UTC()
+		}
+	}
+	return info
 }
 
 // slot is a slot with an initialised token in it, as long as the library stays initialised.
@@ -76,12 +133,7 @@ func tokenSlots(lib *pkcs11.Ctx) ([]slot, error) {
 		}
 		slots = append(slots, slot{
 			id: id, flags: info.Flags, sessionsMax: info.MaxRwSessionCount,
-			info: TokenInfo{
-				Label: info.Label, Serial: info.SerialNumber,
-				Manufacturer: info.ManufacturerID, Model: info.Model,
-				UserPIN:   info.Flags&pkcs11.CKF_USER_PIN_INITIALIZED != 0,
-				PINLocked: info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0,
-			},
+			info: tokenInfo(info),
 		})
 	}
 	return slots, nil
@@ -100,23 +152,43 @@ func slotIDs(lib *pkcs11.Ctx) ([]uint, error) {
 }
 
 // find returns the slot of the one token that uri selects. The caller holds m.admin.
-func (m *module) find(uri URI) (*slot, error) {
-	var found []slot
-	err := m.administer(func(lib *pkcs11.Ctx) error {
-		slots, err := tokenSlots(lib)
-		for _, s := range slots {
-			if (uri.Token == "" || uri.Token == s.info.Label) && (uri.Serial == "" || uri.Serial == s.info.Serial) &&
-				(uri.Manufacturer == "" || uri.Manufacturer == s.info.Manufacturer) &&
-				(uri.Model == "" || uri.Model == s.info.Model) {
-				found = append(found, s)
-			}
-		}
+func (m *module) find(uri URI) (found *slot, err error) {
+	err = m.administer(func(lib *pkcs11.Ctx) error {
+		found, err = m.findIn(lib, uri)
 		return err
 	})
+	return found, err
+}
+
+// findShut is find for a caller that has shut the gate.
+func (m *module) findShut(uri URI) (found *slot, err error) {
+	f := func(lib *pkcs11.Ctx) error {
+		found, err = m.findIn(lib, uri)
+		return err
+	}
+	if m.initialised() {
+		err = f(m.lib)
+	} else {
+		err = m.briefly(f)
+	}
+	return found, err
+}
+
+func (m *module) findIn(lib *pkcs11.Ctx, uri URI) (*slot, error) {
+	slots, err := tokenSlots(lib)
+	if err != nil {
+		return nil, err
+	}
+	var found []slot
+	for _, s := range slots {
+		if (uri.Token == "" || uri.Token == s.info.Label) && (uri.Serial == "" || uri.Serial == s.info.Serial) &&
+			(uri.Manufacturer == "" || uri.Manufacturer == s.info.Manufacturer) &&
+			(uri.Model == "" || uri.Model == s.info.Model) {
+			found = append(found, s)
+		}
+	}
 	name := URI{Token: uri.Token, Serial: uri.Serial, Manufacturer: uri.Manufacturer, Model: uri.Model}
 	switch {
-	case err != nil:
-		return nil, err
 	case len(found) == 0:
 		return nil, fmt.Errorf("no token %s in %s: is it plugged in, and is the library's configuration the right one? %w",
 			name, m.path, ErrUnavailable)
@@ -200,8 +272,8 @@ func freeSlot(lib *pkcs11.Ctx, pins ...[]byte) (uint, error) {
 			continue
 		}
 		for _, pin := range pins {
-			if n := uint(len(pin)); n < info.MinPinLen || n > info.MaxPinLen || n == 0 {
-				return 0, fmt.Errorf("a PIN of %d bytes: the token takes %d to %d", n, info.MinPinLen, info.MaxPinLen)
+			if err := pinLength(info, pin); err != nil {
+				return 0, err
 			}
 		}
 		return id, nil

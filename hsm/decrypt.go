@@ -6,7 +6,8 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
+	_ "crypto/sha1" // RSAES-OAEP with SHA-1, whose security does not rest on collisions
+	_ "crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -16,119 +17,166 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// decrypter is a private RSA key that decrypts RSAES-OAEP.
-type decrypter struct {
-	*key
+// Decrypter is a private RSA key that decrypts inside its token. It may be used by several goroutines.
+//
+// It decrypts RSAES-OAEP with SHA-256 or SHA-1 and the label of its *rsa.OAEPOptions, and nothing else.
+// Where the token gets that right it decodes the padding itself; otherwise it only does the RSA
+// operation, and the padding is decoded here in constant time. A ciphertext that does not decrypt gives
+// [rsa.ErrDecryption], whatever is wrong with it.
+type Decrypter struct {
+	copies *copies
 	public *rsa.PublicKey
-	native bool // the token itself decodes OAEP with SHA-256 and labels
+	ctx    context.Context
 }
 
 // Decrypter returns the RSA key pair labelled label, made for key exchange.
-//
-// It decrypts RSAES-OAEP with SHA-256 and the label of its *rsa.OAEPOptions, and nothing else. Where
-// the token gets that right it decodes the padding itself; otherwise it only does the RSA operation,
-// and the padding is decoded here in constant time. A ciphertext that does not decrypt gives
-// [rsa.ErrDecryption], whatever is wrong with it.
-func (t *Token) Decrypter(ctx context.Context, label string) (crypto.Decrypter, error) {
-	k, err := t.find(ctx, label)
+func (t *Token) Decrypter(ctx context.Context, label string) (*Decrypter, error) {
+	return findDecrypter(ctx, t.alone(), label)
+}
+
+// Decrypter returns the RSA key pair labelled label, made for key exchange.
+func (g *Group) Decrypter(ctx context.Context, label string) (*Decrypter, error) {
+	return findDecrypter(ctx, g.members, label)
+}
+
+func findDecrypter(ctx context.Context, members []*member, label string) (*Decrypter, error) {
+	c, err := findCopies(ctx, members, label, func(k *key) error {
+		if k.info.Purpose != PurposeKeyExchange {
+			return k.fail(fmt.Errorf("decrypt: %w: they are %v", ErrNotPermitted, k.info.Usages))
+		}
+		if _, ok := k.info.Public.(*rsa.PublicKey); !ok || k.info.Type == "" {
+			return k.fail(errors.New("its public key is not in the token, or not RSA of a supported size"))
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	if k.info.Purpose != PurposeKeyExchange {
-		return nil, k.fail(fmt.Errorf("decrypt: %w: they are %v", ErrNotPermitted, k.info.Usages))
+	public := c.info.Public.(*rsa.PublicKey)
+	if err := c.adoptAll(ctx, func(ctx context.Context, k *key) error { return tryOAEP(ctx, k, public) }); err != nil {
+		return nil, err
 	}
-	public, ok := k.info.Public.(*rsa.PublicKey)
-	if !ok || k.info.Type == "" {
-		return nil, k.fail(errors.New("its public key is not in the token, or not RSA of a supported size"))
-	}
-	d := &decrypter{key: k, public: public}
-	if d.native, err = d.decodesOAEP(ctx); err != nil {
-		return nil, k.fail(fmt.Errorf("try the key: %w", err))
-	}
-	return d, nil
+	return &Decrypter{copies: c, public: public}, nil
 }
 
-func (d *decrypter) Public() crypto.PublicKey { return d.public }
+// WithContext returns the same key bound to ctx: when ctx ends, its calls return.
+func (d *Decrypter) WithContext(ctx context.Context) *Decrypter {
+	bound := *d
+	bound.ctx = ctx
+	return &bound
+}
 
-func (d *decrypter) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.DecrypterOpts) ([]byte, error) {
+// Public returns the public key, a *rsa.PublicKey.
+func (d *Decrypter) Public() crypto.PublicKey { return d.public }
+
+// Decrypt decrypts ciphertext. The reader is ignored.
+func (d *Decrypter) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.DecrypterOpts) ([]byte, error) {
 	oaep, ok := opts.(*rsa.OAEPOptions)
 	if !ok || oaep == nil {
-		return nil, d.fail(fmt.Errorf("decrypt with options of type %T: only RSAES-OAEP with SHA-256, *rsa.OAEPOptions, is supported", opts))
+		return nil, d.copies.fail(fmt.Errorf("decrypt with options of type %T: only RSAES-OAEP, *rsa.OAEPOptions, is supported", opts))
 	}
-	if oaep.Hash != crypto.SHA256 || (oaep.MGFHash != 0 && oaep.MGFHash != crypto.SHA256) {
-		return nil, d.fail(fmt.Errorf("decrypt RSAES-OAEP with %v: only SHA-256 is supported", oaep.Hash))
+	if _, known := oaepCodes[oaep.Hash]; !known || oaep.MGFHash != 0 && oaep.MGFHash != oaep.Hash {
+		return nil, d.copies.fail(fmt.Errorf("decrypt RSAES-OAEP with %v and %v: only SHA-256 and SHA-1, for both uses, are supported", oaep.Hash, oaep.MGFHash))
 	}
-	ctx, cancel := briefly()
+	if !fits(d.public, ciphertext) {
+		return nil, rsa.ErrDecryption
+	}
+	ctx, cancel := briefly(d.ctx)
 	defer cancel()
-	plaintext, err := d.decrypt(ctx, d.native, ciphertext, oaep.Label)
+	ciphertext, label := slices.Clone(ciphertext), slices.Clone(oaep.Label)
+	plain, err := do(ctx, d.copies, "decrypt", func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+		decode := decodeHere
+		if slices.Contains(k.nativeOAEP, oaep.Hash) {
+			decode = decodeOnToken
+		}
+		return decode(d.public, oaep.Hash, label, ciphertext, lib, sh, h)
+	})
 	if err != nil && !errors.Is(err, rsa.ErrDecryption) {
-		return nil, d.fail(fmt.Errorf("decrypt: %w", err))
+		return nil, d.copies.fail(fmt.Errorf("decrypt: %w", err))
+	}
+	if err != nil {
+		return nil, rsa.ErrDecryption // itself, with nothing that would tell one ciphertext from another
+	}
+	return plain.value, nil
+}
+
+// fits reports whether c can be the result of encryption with public.
+func fits(public *rsa.PublicKey, c []byte) bool {
+	return len(c) == public.Size() && new(big.Int).SetBytes(c).Cmp(public.N) < 0
+}
+
+var oaepCodes = map[crypto.Hash]struct{ mechanism, mgf uint }{
+	crypto.SHA256: {pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256},
+	crypto.SHA1:   {pkcs11.CKM_SHA_1, pkcs11.CKG_MGF1_SHA1},
+}
+
+// decodeOnToken returns rsa.ErrDecryption, or an error that has nothing to do with the ciphertext.
+func decodeOnToken(_ *rsa.PublicKey, hash crypto.Hash, label, ciphertext []byte, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	codes := oaepCodes[hash]
+	plaintext, err := rsaOnToken(lib, sh, h, ciphertext, mechanism(pkcs11.CKM_RSA_PKCS_OAEP,
+		pkcs11.NewOAEPParams(codes.mechanism, codes.mgf, pkcs11.CKZ_DATA_SPECIFIED, label)))
+	if loss := lossOf(err); err != nil && (loss == lossNone || loss == lossUnclear) {
+		return nil, rsa.ErrDecryption // whichever code the token has for it
 	}
 	return plaintext, err
 }
 
-// decrypt returns rsa.ErrDecryption itself, or an error that has nothing to do with the ciphertext.
-func (d *decrypter) decrypt(ctx context.Context, native bool, ciphertext, label []byte) ([]byte, error) {
-	if len(ciphertext) != d.public.Size() || new(big.Int).SetBytes(ciphertext).Cmp(d.public.N) >= 0 {
-		return nil, rsa.ErrDecryption
-	}
-	if native {
-		plaintext, err := d.onToken(ctx, ciphertext, pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_OAEP,
-			pkcs11.NewOAEPParams(pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256, pkcs11.CKZ_DATA_SPECIFIED, label)))
-		if err != nil && !errors.Is(err, ErrUnavailable) && codeOf(err) != pkcs11.CKR_OK {
-			return nil, rsa.ErrDecryption // whichever code the token has for it
-		}
-		return plaintext, err
-	}
-	em, err := d.onToken(ctx, ciphertext, pkcs11.NewMechanism(pkcs11.CKM_RSA_X_509, nil))
+func decodeHere(public *rsa.PublicKey, hash crypto.Hash, label, ciphertext []byte, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	em, err := rsaOnToken(lib, sh, h, ciphertext, mechanism(pkcs11.CKM_RSA_X_509, nil))
 	if err != nil {
 		return nil, err // every ciphertext that gets here is fine for the RSA operation
 	}
 	defer clear(em)
-	if len(em) > d.public.Size() {
-		return nil, fmt.Errorf("%d bytes from an RSA operation of %d", len(em), d.public.Size())
+	if len(em) > public.Size() {
+		return nil, fmt.Errorf("%d bytes from an RSA operation of %d", len(em), public.Size())
 	}
 	// Some tokens drop leading zeros.
-	padded := make([]byte, d.public.Size())
+	padded := make([]byte, public.Size())
 	copy(padded[len(padded)-len(em):], em)
 	defer clear(padded)
-	return decodeOAEP(padded, label)
+	return decodeOAEP(hash, padded, label)
 }
 
-func (d *decrypter) onToken(ctx context.Context, ciphertext []byte, mechanism *pkcs11.Mechanism) (plaintext []byte, err error) {
-	err = d.tok.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-		if err := lib.DecryptInit(sh, []*pkcs11.Mechanism{mechanism}, d.handle); err != nil {
-			return named("C_DecryptInit", err)
-		}
-		plaintext, err = lib.Decrypt(sh, ciphertext)
-		return named("C_Decrypt", err)
-	})
-	return plaintext, err
+func rsaOnToken(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, ciphertext []byte, m []*pkcs11.Mechanism) ([]byte, error) {
+	if err := lib.DecryptInit(sh, m, h); err != nil {
+		return nil, named("C_DecryptInit", err)
+	}
+	plaintext, err := lib.Decrypt(sh, ciphertext)
+	return plaintext, named("C_Decrypt", err)
 }
 
-// decodesOAEP finds out by trying whether the token decodes OAEP as it must: some do not know
+// tryOAEP finds out by trying for which digests the token decodes OAEP as it must: some do not know
 // SHA-256 there, some do not look at the label, and none says so in its mechanism list. It also
 // proves that the private key belongs to the public key.
-func (d *decrypter) decodesOAEP(ctx context.Context) (bool, error) {
-	message, label := make([]byte, 32), []byte("label")
-	rand.Read(message)
-	ciphertext, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, d.public, message, label)
-	if err != nil {
-		return false, err
-	}
-	got, err := d.decrypt(ctx, true, ciphertext, label)
-	if err != nil && !errors.Is(err, rsa.ErrDecryption) {
-		return false, err
-	}
-	if err == nil && bytes.Equal(got, message) {
-		_, err = d.decrypt(ctx, true, ciphertext, []byte("other"))
-		if errors.Is(err, rsa.ErrDecryption) {
-			return true, nil
+func tryOAEP(ctx context.Context, k *key, public *rsa.PublicKey) error {
+	var native []crypto.Hash
+	for hash := range oaepCodes {
+		message, label := make([]byte, 32), []byte("label")
+		rand.Read(message)
+		ciphertext, err := rsa.EncryptOAEP(hash.New(), rand.Reader, public, message, label)
+		if err != nil {
+			return err
+		}
+		decrypt := func(decode func(*rsa.PublicKey, crypto.Hash, []byte, []byte, *pkcs11.Ctx, pkcs11.SessionHandle, pkcs11.ObjectHandle) ([]byte, error), label string) ([]byte, error) {
+			d, err := doWith(ctx, k, call{operation: "try", tries: triesMax}, func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+				return decode(public, hash, []byte(label), ciphertext, lib, sh, h)
+			})
+			return d.value, err
+		}
+		got, err := decrypt(decodeOnToken, "label")
+		if err != nil && !errors.Is(err, rsa.ErrDecryption) {
+			return fmt.Errorf("try the key: %w", err)
+		}
+		if err == nil && bytes.Equal(got, message) {
+			if _, err = decrypt(decodeOnToken, "other"); errors.Is(err, rsa.ErrDecryption) {
+				native = append(native, hash)
+				continue
+			}
+		}
+		if got, err = decrypt(decodeHere, "label"); err != nil || !bytes.Equal(got, message) {
+			return errors.Join(errors.New("try the key: it does not decrypt what its public key encrypts"), err)
 		}
 	}
-	got, err = d.decrypt(ctx, false, ciphertext, label)
-	if err != nil || !slices.Equal(got, message) {
-		return false, errors.Join(errors.New("it does not decrypt what its public key encrypts"), err)
-	}
-	return false, nil
+	k.nativeOAEP = native
+	return nil
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // DecodeOAEP is for the fuzz target.
-var DecodeOAEP = decodeOAEP
+func DecodeOAEP(em, label []byte) ([]byte, error) { return decodeOAEP(crypto.SHA256, em, label) }
 
 // CodeName and TriesFrom are tables without another way in.
 var (
@@ -43,29 +43,30 @@ func GenerateWithUsages(ctx context.Context, t *Token, label string, usages ...s
 	return err
 }
 
-// Confuse returns a signer that takes itself for a and whose handle is that of b, as after a lost
-// session.
-func Confuse(a, b crypto.Signer) crypto.Signer {
-	return &signer{a.(*signer).key, b.(*signer).c11}
+// Confuse makes a's handle that of b, as after a lost session, for the next call alone.
+func Confuse(a, b *Signer) {
+	x, y := a.copies.keys[0], b.copies.keys[0]
+	x.handle, x.on = y.handle, x.tok.link.Load()
 }
 
 // HoldSessions takes every session of the token until release.
 func HoldSessions(t *Token) (release func()) {
-	for range cap(t.slots) {
-		t.slots <- struct{}{}
+	for range cap(t.places) {
+		t.places <- struct{}{}
 	}
 	return func() {
-		for range cap(t.slots) {
-			<-t.slots
+		for range cap(t.places) {
+			<-t.places
 		}
 	}
 }
 
 // IdleSessions is the number of sessions of our own that wait for work.
 func IdleSessions(t *Token) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.idle)
+	on := t.link.Load()
+	on.mu.Lock()
+	defer on.mu.Unlock()
+	return len(on.idle)
 }
 
 // CountObjects counts the token's keys and public keys.
@@ -84,8 +85,8 @@ func TryToModify(ctx context.Context, t *Token, label string) error {
 	if err != nil {
 		return err
 	}
-	return t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-		return named("C_SetAttributeValue", lib.SetAttributeValue(sh, k.handle, []*pkcs11.Attribute{
+	return k.use(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) error {
+		return named("C_SetAttributeValue", lib.SetAttributeValue(sh, h, []*pkcs11.Attribute{
 			pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, true),
 		}))
 	})
@@ -93,8 +94,8 @@ func TryToModify(ctx context.Context, t *Token, label string) error {
 
 // RawSigner returns a function that signs with nothing between it and C_Sign, in a session of its
 // own: what a benchmark is measured against.
-func RawSigner(s crypto.Signer, mechanism uint) (sign func([]byte) error, done func(), err error) {
-	k := s.(*signer).key
+func RawSigner(s *Signer, mechanism uint) (sign func([]byte) error, done func(), err error) {
+	k := s.copies.keys[0]
 	lib := k.tok.m.lib
 	sh, err := lib.OpenSession(k.tok.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
 	if err != nil {

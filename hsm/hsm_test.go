@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -231,11 +232,24 @@ func TestDecrypt(t *testing.T) {
 	v15, v15Key := &rsa.PKCS1v15DecryptOptions{}, &rsa.PKCS1v15DecryptOptions{SessionKeyLen: 32}
 	for name, opts := range map[string]crypto.DecrypterOpts{
 		"nil": nil, "PKCS #1 v1.5": v15, "session key": v15Key,
-		"OAEP SHA-1": &rsa.OAEPOptions{Hash: crypto.SHA1}, "mixed": &rsa.OAEPOptions{Hash: crypto.SHA256, MGFHash: crypto.SHA1},
+		"OAEP SHA-512": &rsa.OAEPOptions{Hash: crypto.SHA512}, "mixed": &rsa.OAEPOptions{Hash: crypto.SHA256, MGFHash: crypto.SHA1},
 		"nil OAEP": (*rsa.OAEPOptions)(nil),
 	} {
 		if got, err := key.Decrypt(nil, good, opts); got != nil || err == nil || errors.Is(err, rsa.ErrDecryption) {
 			t.Errorf("options %s: got %x, %v; want a refusal", name, got, err)
+		}
+	}
+	for _, label := range [][]byte{nil, []byte("L")} {
+		c, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, pub, []byte("of old"), label)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := key.Decrypt(nil, c, &rsa.OAEPOptions{Hash: crypto.SHA1, Label: label}); err != nil || string(got) != "of old" {
+			t.Errorf("SHA-1: got %q, %v", got, err)
+		}
+		// SoftHSM by itself would not look at the label.
+		if got, err := key.Decrypt(nil, c, &rsa.OAEPOptions{Hash: crypto.SHA1, Label: []byte("M")}); got != nil || err != rsa.ErrDecryption {
+			t.Errorf("SHA-1 with another label: got %q, %v; want rsa.ErrDecryption itself", got, err)
 		}
 	}
 	// The key still works after all that.

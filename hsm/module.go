@@ -6,26 +6,32 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
 
+// drainSecondsMax bounds the wait for running calls before the library is finalised.
+const drainSecondsMax = 5
+
 // module is the owner of one PKCS#11 library in this process.
 //
-// The library is initialised while a token is open, and otherwise only for the length of an
-// administrative call. Crypto11 insists on initialising it itself, so the first token of a library
-// is looked up in a short session of our own before crypto11 takes over.
+// The library is initialised while a token is connected, and otherwise only for the length of an
+// administrative call. Crypto11 insists on initialising it itself, so a library that is not
+// initialised is looked through in a short session of our own before crypto11 takes over.
 type module struct {
 	path string
 	lib  *pkcs11.Ctx // loaded for good: some libraries do not survive being unloaded
 
-	admin  mutex // serialises opening, closing, listing and initialising tokens
+	admin  mutex // serialises opening, closing, listing, initialising and recovering tokens
 	create mutex // serialises the creation of keys: SoftHSM fails when two are made at once, in any token
 
-	// calls is held for reading during every call on an open token, and for writing while the
-	// library is initialised or finalised and while a token's sessions are closed.
-	calls sync.RWMutex
-	open  map[string]*token // by serial number; guarded by admin
+	// gate is entered by every call of the library, and shut while the library is initialised or
+	// finalised. Who shuts it holds admin.
+	gate gate
+	open map[string]*token // by serial number; guarded by admin
+	// stuck is set when a token could not be closed: then the library stays initialised.
+	stuck bool // guarded by admin
 }
 
 var modules = struct {
@@ -62,20 +68,80 @@ func loadModule(path string) (*module, error) {
 	return m, nil
 }
 
+// initialised reports whether the library is. The caller holds m.admin.
+func (m *module) initialised() bool {
+	for _, t := range m.open {
+		if t.c11 != nil {
+			return true
+		}
+	}
+	return m.stuck
+}
+
+// manage runs f, which holds m.admin, and returns when f does or when ctx ends: then f goes on by
+// itself, and what it brings is undone.
+func (m *module) manage(ctx context.Context, f func() error, undo func()) error {
+	if err := m.admin.lock(ctx); err != nil {
+		return err
+	}
+	done := make(chan error)
+	go func() {
+		err := f()
+		select {
+		case done <- err:
+			m.admin.unlock()
+		case <-ctx.Done():
+			if err == nil && undo != nil {
+				undo()
+			}
+			m.admin.unlock()
+		}
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return noAnswer(ctx)
+	}
+}
+
 // administer runs f with the library initialised. The caller holds m.admin.
 func (m *module) administer(f func(lib *pkcs11.Ctx) error) error {
-	if len(m.open) > 0 {
-		m.calls.RLock()
-		defer m.calls.RUnlock()
-		return f(m.lib)
+	if !m.initialised() {
+		return m.alone(func() error { return m.briefly(f) })
 	}
-	m.calls.Lock()
-	defer m.calls.Unlock()
+	if err := m.gate.enter(context.Background()); err != nil {
+		return err
+	}
+	defer m.gate.leave()
+	return f(m.lib)
+}
+
+// briefly initialises the library for f alone. The caller has shut the gate.
+func (m *module) briefly(f func(lib *pkcs11.Ctx) error) error {
 	if err := m.lib.Initialize(); err != nil {
 		return fmt.Errorf("PKCS#11 library %s: %w: %w", m.path, named("C_Initialize", err), ErrUnavailable)
 	}
 	err := f(m.lib)
 	return errors.Join(err, named("C_Finalize", m.lib.Finalize()))
+}
+
+// alone runs f while no call is in the library. The caller holds m.admin.
+func (m *module) alone(f func() error) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), drainSecondsMax*time.Second, errHangs)
+	defer cancel()
+	if err := m.gate.shut(ctx); err != nil {
+		return err
+	}
+	defer m.gate.open()
+	return f()
+}
+
+var errHangs = fmt.Errorf("a call of the PKCS#11 library has not returned for %d seconds: if it never does, restart the program: %w",
+	drainSecondsMax, ErrUnavailable)
+
+func noAnswer(ctx context.Context) error {
+	return fmt.Errorf("the PKCS#11 library has not answered: %w: %w", context.Cause(ctx), ErrUnavailable)
 }
 
 // mutex is a lock whose waiting ends with a context. It is a channel of capacity 1.

@@ -1,27 +1,26 @@
 package hsm
 
 import (
+	"crypto"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
 )
 
-// decodeOAEP removes the padding of RSAES-OAEP with SHA-256 (RFC 8017, section 7.1.2, step 3) from em,
-// the result of the RSA operation at full length, which it overwrites. Until it knows that the
-// padding is good, neither its time nor its error depends on em: a difference would be an oracle
-// that decrypts any message in a few thousand questions.
-func decodeOAEP(em, label []byte) ([]byte, error) {
-	const h = sha256.Size
+// decodeOAEP removes the padding of RSAES-OAEP (RFC 8017, section 7.1.2, step 3) from em, the result of
+// the RSA operation at full length, which it overwrites. Until it knows that the padding is good,
+// neither its time nor its error depends on em: a difference would be an oracle that decrypts any
+// message in a few thousand questions.
+func decodeOAEP(hash crypto.Hash, em, label []byte) ([]byte, error) {
+	h := hash.Size()
 	if len(em) < 2*h+2 {
 		return nil, rsa.ErrDecryption
 	}
 	first, seed, db := em[0], em[1:1+h], em[1+h:]
-	xorMGF1(seed, db)
-	xorMGF1(db, seed)
-	want := sha256.Sum256(label)
+	xorMGF1(hash, seed, db)
+	xorMGF1(hash, db, seed)
 	good := subtle.ConstantTimeByteEq(first, 0)
-	good &= subtle.ConstantTimeCompare(want[:], db[:h])
+	good &= subtle.ConstantTimeCompare(digest(hash, label), db[:h])
 
 	// After the label's digest come zeros, a one and the message. The scan passes over every byte.
 	rest := db[h:]
@@ -41,14 +40,19 @@ func decodeOAEP(em, label []byte) ([]byte, error) {
 	return message, nil
 }
 
-// xorMGF1 adds the mask that MGF1 with SHA-256 makes of seed to out (RFC 8017, section B.2.1).
-func xorMGF1(out, seed []byte) {
+// xorMGF1 adds the mask that MGF1 makes of seed to out (RFC 8017, section B.2.1).
+func xorMGF1(hash crypto.Hash, out, seed []byte) {
 	block := make([]byte, len(seed)+4)
 	copy(block, seed)
 	for counter := uint32(0); len(out) > 0; counter++ {
 		binary.BigEndian.PutUint32(block[len(seed):], counter)
-		mask := sha256.Sum256(block)
-		out = out[subtle.XORBytes(out, out, mask[:]):]
+		out = out[subtle.XORBytes(out, out, digest(hash, block)):]
 	}
 	clear(block)
+}
+
+func digest(hash crypto.Hash, data []byte) []byte {
+	h := hash.New()
+	h.Write(data)
+	return h.Sum(nil)
 }

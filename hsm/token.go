@@ -10,20 +10,17 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/ThalesGroup/crypto11"
 	"github.com/miekg/pkcs11"
 )
 
-const (
-	callsPerTokenMax = 8
-	// waitSecondsMax bounds the wait for a free session where the interface has no context.
-	waitSecondsMax = 30
-	randomBytesMax = 1 << 20
-)
+const randomBytesMax = 1 << 20
 
 // PINFunc returns the PIN of the token labelled token from source, the pin-source of its URI. The
-// result is cleared after use.
+// result is cleared after use. It is called again when a lost token wants a login, at any time until
+// the token is closed; a PIN that the token has refused is not tried again.
 type PINFunc func(ctx context.Context, source, token string) ([]byte, error)
 
 // Token is an open token. It may be used by several goroutines at once.
@@ -34,18 +31,36 @@ type Token struct {
 
 // token is what all open Tokens of one device share.
 type token struct {
-	m    *module
-	info TokenInfo
-	slot uint
-	refs int // open Tokens; guarded by m.admin
+	m             *module
+	uri           URI // with the serial number, by which the token is found again
+	info          TokenInfo
+	pin           PINFunc
+	loginRequired bool
 
-	c11       *crypto11.Context
-	login     pkcs11.SessionHandle // held open, because the login ends with the last session
+	// Guarded by m.admin.
+	refs      int // open Tokens
 	pinDigest [sha256.Size]byte
 
-	slots chan struct{} // one element per call that may run
-	mu    sync.Mutex
-	idle  []pkcs11.SessionHandle // last in, first out
+	// Changed while m.gate is shut and m.admin held, or before anybody knows the token.
+	c11  *crypto11.Context // nil while the device is lost
+	slot uint
+
+	places chan struct{} // one element per call that runs
+	load   atomic.Int64  // calls that wait or run
+	stuck  atomic.Int64  // calls that run although nobody waits for them any more
+
+	link     atomic.Pointer[link] // nil while the device is lost; set with mu held
+	mu       sync.Mutex
+	recovery *recovery // nil unless one runs
+	why      error     // why there is no link
+	since    time.Time // when it was lost
+	refused  *refusal  // the last PIN that the token did not take
+}
+
+type refusal struct {
+	digest [sha256.Size]byte
+	err    error
+	at     time.Time
 }
 
 // Open opens the token that uri names by label, serial number or both, and logs in with the PIN that
@@ -61,55 +76,85 @@ func Open(ctx context.Context, uri URI, pin PINFunc) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.admin.lock(ctx); err != nil {
+	var t *Token
+	err = m.manage(ctx, func() error {
+		opened, err := m.openToken(ctx, uri, pin)
+		t = opened
+		return err
+	}, func() { _ = m.closeToken(t.token) })
+	if err != nil {
 		return nil, err
 	}
-	defer m.admin.unlock()
+	return t, nil
+}
+
+// openToken is Open for a caller that holds m.admin.
+func (m *module) openToken(ctx context.Context, uri URI, pin PINFunc) (*Token, error) {
 	slot, err := m.find(uri)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := slot.pin(ctx, uri, pin)
+	if t, ok := m.open[slot.info.Serial]; ok && t.refs > 0 {
+		return t.again(ctx, uri, pin)
+	}
+	n, err := callsMax(slot.sessionsMax)
+	if err != nil {
+		return nil, fmt.Errorf("open token %q: %w", slot.info.Label, err)
+	}
+	uri.Object, uri.ID, uri.Type = "", nil, ""
+	uri.Serial = slot.info.Serial
+	t := &token{
+		m: m, uri: uri, info: slot.info, pin: pin, refs: 1, places: make(chan struct{}, n),
+		loginRequired: slot.flags&pkcs11.CKF_LOGIN_REQUIRED != 0,
+	}
+	secret, err := t.secret(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(secret)
-	digest := digestPIN(secret)
-	if t, ok := m.open[slot.info.Serial]; ok {
-		// The process is logged in already, and the token would accept any PIN.
-		if !hmac.Equal(digest[:], t.pinDigest[:]) {
-			return nil, &PINError{Token: slot.info.Label}
-		}
-		t.refs++
-		return &Token{token: t}, nil
+	t.pinDigest = digestPIN(secret)
+	connect := func() error { return t.connect(slot, secret) }
+	if m.initialised() {
+		err = connect()
+	} else {
+		err = m.alone(connect)
 	}
-	t, err := m.openFirst(slot, secret)
 	if err != nil {
 		return nil, fmt.Errorf("open token %q: %w", slot.info.Label, err)
 	}
-	t.pinDigest = digest
 	m.open[slot.info.Serial] = t
 	return &Token{token: t}, nil
 }
 
-// pin gets the PIN of the token in s, or none where the token wants none.
-func (s *slot) pin(ctx context.Context, uri URI, pin PINFunc) ([]byte, error) {
-	switch {
-	case s.flags&pkcs11.CKF_LOGIN_REQUIRED == 0:
-		return nil, nil
-	case s.flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0:
-		return nil, fmt.Errorf("token %q has no user PIN yet: the security officer must set one", s.info.Label)
-	case s.flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
-		return nil, &PINError{Token: s.info.Label, Code: "CKR_PIN_LOCKED", Tries: TriesNone}
-	case uri.PINSource == "" || pin == nil:
-		return nil, fmt.Errorf("token %q needs a PIN: give pin-source in its URI", s.info.Label)
-	}
-	secret, err := pin(ctx, uri.PINSource, s.info.Label)
+// again opens a token that is open. The process is logged in, and the token would accept any PIN.
+func (t *token) again(ctx context.Context, uri URI, pin PINFunc) (*Token, error) {
+	other := &token{uri: uri, info: t.info, pin: pin, loginRequired: t.loginRequired}
+	secret, err := other.secret(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("PIN of token %q: %w", s.info.Label, err)
+		return nil, err
+	}
+	defer clear(secret)
+	if digest := digestPIN(secret); !hmac.Equal(digest[:], t.pinDigest[:]) {
+		return nil, &PINError{Token: t.info.Label}
+	}
+	t.refs++
+	return &Token{token: t}, nil
+}
+
+// secret gets the PIN of the token, or none where the token wants none.
+func (t *token) secret(ctx context.Context) ([]byte, error) {
+	switch {
+	case !t.loginRequired:
+		return nil, nil
+	case t.uri.PINSource == "" || t.pin == nil:
+		return nil, fmt.Errorf("token %q needs a PIN: give pin-source in its URI", t.info.Label)
+	}
+	secret, err := t.pin(ctx, t.uri.PINSource, t.info.Label)
+	if err != nil {
+		return nil, fmt.Errorf("PIN of token %q: %w", t.info.Label, err)
 	}
 	if len(secret) == 0 {
-		return nil, fmt.Errorf("PIN of token %q is empty", s.info.Label)
+		return nil, fmt.Errorf("PIN of token %q is empty", t.info.Label)
 	}
 	return secret, nil
 }
@@ -124,71 +169,112 @@ func digestPIN(pin []byte) (d [sha256.Size]byte) {
 	return d
 }
 
-// openFirst opens a token that is not open yet. The caller holds m.admin.
-func (m *module) openFirst(s *slot, pin []byte) (*token, error) {
-	n, err := concurrency(s.sessionsMax)
-	if err != nil {
-		return nil, err
-	}
-	if len(m.open) == 0 { // crypto11 initialises the library
-		m.calls.Lock()
-		defer m.calls.Unlock()
-	}
-	t := &token{m: m, info: s.info, slot: s.id, refs: 1, slots: make(chan struct{}, n)}
-	t.c11, err = crypto11.Configure(&crypto11.Config{
-		Path: m.path, TokenSerial: s.info.Serial,
-		MaxSessions:       n + 1, // one is crypto11's own
-		PoolWaitTimeout:   waitSecondsMax * time.Second,
-		LoginNotSupported: true, // we log in ourselves
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", named("open sessions", err), ErrUnavailable)
-	}
-	if err := t.logIn(s, pin); err != nil {
-		return nil, errors.Join(err, t.c11.Close())
-	}
-	return t, nil
-}
-
-// concurrency is how many calls may run on a token that allows sessionsMax sessions: each takes one
-// of crypto11's or one of ours, and either side keeps one open.
-func concurrency(sessionsMax uint) (int, error) {
+// callsMax is how many calls may run on a token that allows sessionsMax sessions: each takes one, one
+// keeps the login, and crypto11 has two.
+func callsMax(sessionsMax uint) (int, error) {
 	if sessionsMax == pkcs11.CK_EFFECTIVELY_INFINITE || sessionsMax == pkcs11.CK_UNAVAILABLE_INFORMATION {
 		return callsPerTokenMax, nil
 	}
 	if sessionsMax < 4 {
 		return 0, fmt.Errorf("it allows %d sessions, and 4 are needed", sessionsMax)
 	}
-	return int(min((sessionsMax-2)/2, callsPerTokenMax)), nil
+	return int(min(sessionsMax-3, callsPerTokenMax)), nil
+}
+
+// connect makes crypto11 open the token in slot s, and logs in. The caller holds m.admin, and has shut
+// the gate if the library is not initialised.
+func (t *token) connect(s *slot, pin []byte) (err error) {
+	// By slot, which was found a moment ago, because labels and serial numbers may be those of
+	// another token too, and crypto11 takes the first. That it is the right one is checked below.
+	id := int(s.id)
+	c11, err := crypto11.Configure(&crypto11.Config{
+		Path: t.m.path, SlotNumber: &id,
+		MaxSessions:       2,    // one is crypto11's own, the other makes keys
+		LoginNotSupported: true, // we log in ourselves
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", named("open sessions", err), ErrUnavailable)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c11.Close())
+		}
+	}()
+	now, err := t.m.lib.GetTokenInfo(s.id)
+	if err != nil {
+		return named("C_GetTokenInfo", err)
+	}
+	if now.SerialNumber != t.info.Serial || now.Label != t.info.Label {
+		return fmt.Errorf("the slot has the token %q now: %w", now.Label, ErrUnavailable)
+	}
+	on, err := t.logIn(s, pin)
+	if err != nil {
+		return err
+	}
+	t.c11, t.slot = c11, s.id
+	t.link.Store(on)
+	return nil
 }
 
 // logIn opens the session that keeps the login and logs in, once.
-func (t *token) logIn(s *slot, pin []byte) error {
+func (t *token) logIn(s *slot, pin []byte) (*link, error) {
 	lib := t.m.lib
-	sh, err := lib.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	sh, err := lib.OpenSession(s.id, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
 	if err != nil {
-		return named("C_OpenSession", err)
+		return nil, named("C_OpenSession", err)
 	}
-	t.login = sh
-	if s.flags&pkcs11.CKF_LOGIN_REQUIRED == 0 {
+	if err := t.logInWith(sh, s.id, pin); err != nil {
+		_ = lib.CloseSession(sh)
+		return nil, err
+	}
+	return &link{login: sh}, nil
+}
+
+func (t *token) logInWith(sh pkcs11.SessionHandle, slot uint, pin []byte) error {
+	if t.loggedIn(sh) {
 		return nil
 	}
-	err = lib.Login(sh, pkcs11.CKU_USER, string(pin))
-	if err == nil {
-		// A library that says yes must also have done it.
-		info, ierr := lib.GetSessionInfo(sh)
-		if ierr == nil && info.State == pkcs11.CKS_RW_USER_FUNCTIONS {
-			return nil
-		}
-		err = errors.Join(errors.New("logged in, but the session is not"), named("C_GetSessionInfo", ierr))
-	} else {
-		err = t.pinError(err)
+	digest := digestPIN(pin)
+	if err := t.refusedBefore(digest); err != nil {
+		return err
 	}
-	return errors.Join(err, named("C_CloseSession", lib.CloseSession(sh)))
+	lib := t.m.lib
+	if info, err := lib.GetTokenInfo(slot); err == nil && t.loginRequired {
+		switch {
+		case info.Flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0:
+			return fmt.Errorf("token %q has no user PIN yet: the security officer must set one", t.info.Label)
+		case info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0:
+			return &PINError{Token: t.info.Label, Code: "CKR_PIN_LOCKED", Tries: TriesNone}
+		}
+	}
+	if err := lib.Login(sh, pkcs11.CKU_USER, unsafe.String(unsafe.SliceData(pin), len(pin))); err != nil {
+		err = t.pinError(err, slot)
+		if _, ok := errors.AsType[*PINError](err); ok {
+			t.mu.Lock()
+			t.refused = &refusal{digest, err, time.Now()}
+			t.mu.Unlock()
+		}
+		return err
+	}
+	// A library that says yes must also have done it.
+	if !t.loggedIn(sh) {
+		return errors.New("logged in, but the session is not")
+	}
+	return nil
+}
+
+// refusedBefore returns the error that the token gave for this PIN when it was last refused.
+func (t *token) refusedBefore(digest [sha256.Size]byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.refused != nil && hmac.Equal(digest[:], t.refused.digest[:]) {
+		return t.refused.err
+	}
+	return nil
 }
 
 // pinError says what the token tells about a refused login.
-func (t *token) pinError(err error) error {
+func (t *token) pinError(err error, slot uint) error {
 	code := codeOf(err)
 	switch code {
 	case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE,
@@ -197,7 +283,7 @@ func (t *token) pinError(err error) error {
 		return named("C_Login", err)
 	}
 	e := &PINError{Token: t.info.Label, Code: codeName(code)}
-	if info, err := t.m.lib.GetTokenInfo(t.slot); err == nil {
+	if info, err := t.m.lib.GetTokenInfo(slot); err == nil {
 		e.Tries = triesFrom(info.Flags)
 	}
 	if code == pkcs11.CKR_PIN_LOCKED {
@@ -207,33 +293,50 @@ func (t *token) pinError(err error) error {
 }
 
 // Close ends the use of t: its keys stop working. The last Token of a device logs out, and waits for
-// the calls that are running.
+// the calls that are running, but not for ever: after that the library stays as it is.
 func (t *Token) Close() error {
 	if t.closed.Swap(true) {
 		return nil
 	}
-	m := t.m
-	if err := m.admin.lock(context.Background()); err != nil {
-		return err
-	}
-	defer m.admin.unlock()
-	if t.refs--; t.refs > 0 {
-		return nil
-	}
-	m.calls.Lock()
-	defer m.calls.Unlock()
-	delete(m.open, t.info.Serial)
-	var errs []error
-	for _, sh := range append(t.idle, t.login) {
-		errs = append(errs, named("C_CloseSession", m.lib.CloseSession(sh)))
-	}
-	t.idle = nil
-	// The last one finalises the library.
-	errs = append(errs, t.c11.Close())
-	if err := errors.Join(errs...); err != nil {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*drainSecondsMax*time.Second, errHangs)
+	defer cancel()
+	err := t.m.manage(ctx, func() error { return t.m.closeToken(t.token) }, nil)
+	if err != nil {
 		return fmt.Errorf("close token %q: %w", t.info.Label, err)
 	}
 	return nil
+}
+
+// closeToken ends one use of t. The caller holds m.admin.
+func (m *module) closeToken(t *token) error {
+	if t.refs--; t.refs > 0 {
+		return nil
+	}
+	t.stopRecovery()
+	delete(m.open, t.info.Serial)
+	closed := false
+	err := m.alone(func() error {
+		closed = true
+		return t.disconnect()
+	})
+	m.stuck = m.stuck || !closed && t.c11 != nil
+	return err
+}
+
+// disconnect closes what the token has open; the library's last one finalises it. The caller has shut
+// the gate. The token may be lost, so what comes back is of interest only at an orderly end.
+func (t *token) disconnect() error {
+	var errs []error
+	if on := t.link.Swap(nil); on != nil {
+		for _, sh := range append(on.end(), on.login) {
+			errs = append(errs, named("C_CloseSession", t.m.lib.CloseSession(sh)))
+		}
+	}
+	if t.c11 != nil {
+		errs = append(errs, t.c11.Close())
+		t.c11 = nil
+	}
+	return errors.Join(errs...)
 }
 
 // Info tells which token t is.
@@ -246,11 +349,11 @@ func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
 	}
 	var out []byte
 	err := t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-		var err error
-		out, err = lib.GenerateRandom(sh, n)
-		if err == nil && len(out) != n {
-			err = fmt.Errorf("%d bytes instead of %d", len(out), n)
+		random, err := lib.GenerateRandom(sh, n)
+		if err == nil && len(random) != n {
+			err = fmt.Errorf("%d bytes instead of %d", len(random), n)
 		}
+		out = random
 		return named("C_GenerateRandom", err)
 	})
 	if err != nil {
@@ -262,90 +365,4 @@ func (t *Token) Random(ctx context.Context, n int) ([]byte, error) {
 // fail says on which object of the token something went wrong.
 func (t *Token) fail(what string, err error) error {
 	return fmt.Errorf("token %q: %s: %w", t.info.Label, what, err)
-}
-
-// enter begins a call on the token: no more than the token has sessions for, and none while the
-// library changes state. The caller calls leave when the call has ended.
-func (t *Token) enter(ctx context.Context) (leave func(), err error) { return t.enterAs(ctx, 1) }
-
-// enterAlone begins a call during which no other runs on the token: SoftHSM fails to make a key, and
-// leaves the torso of one, when another session searches the token meanwhile. The caller holds
-// m.create, so that two never wait for each other's last place.
-func (t *Token) enterAlone(ctx context.Context) (leave func(), err error) {
-	return t.enterAs(ctx, cap(t.slots))
-}
-
-func (t *Token) enterAs(ctx context.Context, places int) (leave func(), err error) {
-	taken := 0
-	free := func() {
-		for range taken {
-			<-t.slots
-		}
-	}
-	for ; taken < places; taken++ {
-		select {
-		case t.slots <- struct{}{}:
-		case <-ctx.Done():
-			free()
-			return nil, context.Cause(ctx)
-		}
-	}
-	t.m.calls.RLock()
-	leave = func() { t.m.calls.RUnlock(); free() }
-	if t.closed.Load() {
-		leave()
-		return nil, fmt.Errorf("the token is closed: %w", ErrUnavailable)
-	}
-	return leave, nil
-}
-
-var errBusy = fmt.Errorf("no free session within %d seconds: %w", waitSecondsMax, ErrUnavailable)
-
-// briefly returns the context of a call whose interface has none.
-func briefly() (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(context.Background(), waitSecondsMax*time.Second, errBusy)
-}
-
-// session runs f with a session that is logged in and nobody else's.
-func (t *Token) session(ctx context.Context, f func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
-	leave, err := t.enter(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	return t.withSession(f)
-}
-
-// sessionOnce is session for what must not be done twice, such as making an object.
-func (t *Token) sessionOnce(ctx context.Context, f func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
-	return t.session(ctx, f)
-}
-
-// withSession is session for a caller that has entered. If f fails, the session is closed: an
-// operation may be left pending in it.
-func (t *Token) withSession(f func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
-	sh, err := t.takeSession()
-	if err != nil {
-		return err
-	}
-	if err := f(t.m.lib, sh); err != nil {
-		_ = t.m.lib.CloseSession(sh) // the first error is the one that tells
-		return err
-	}
-	t.mu.Lock()
-	t.idle = append(t.idle, sh)
-	t.mu.Unlock()
-	return nil
-}
-
-func (t *Token) takeSession() (pkcs11.SessionHandle, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if n := len(t.idle); n > 0 {
-		sh := t.idle[n-1]
-		t.idle = t.idle[:n-1]
-		return sh, nil
-	}
-	sh, err := t.m.lib.OpenSession(t.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-	return sh, named("C_OpenSession", err)
 }

@@ -1,0 +1,282 @@
+package hsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	recoverPauseMin = 25 * time.Millisecond
+	recoverPauseMax = 800 * time.Millisecond
+	// recoverShare is how much longer a library with other tokens at work is left alone than the
+	// last attempt has kept them waiting.
+	recoverShare = 9
+	// refusedPause is the least time between two looks at the source of a PIN that was refused.
+	refusedPause = time.Second
+)
+
+// recovery is the work of a goroutine that brings a lost device back. It runs until it has, until the
+// device refuses the PIN, or until the token is closed.
+type recovery struct {
+	ctx  context.Context
+	stop context.CancelFunc
+	done chan struct{} // closed when callers should look again
+}
+
+// linked returns the link of the token, and waits for it if the device is lost.
+func (t *Token) linked(ctx context.Context, impatient bool) (*link, error) {
+	if t.closed.Load() {
+		return nil, fmt.Errorf("the token is closed: %w", ErrUnavailable)
+	}
+	if on := t.token.link.Load(); on != nil {
+		return on, nil
+	}
+	patience := time.NewTimer(lostSecondsMax * time.Second)
+	defer patience.Stop()
+	for {
+		t.mu.Lock()
+		on, r, why := t.token.link.Load(), t.recovery, t.why
+		if on == nil && r == nil { // it ended with a refused PIN: the source may have another by now
+			if t.refused == nil || time.Since(t.refused.at) > refusedPause {
+				t.startRecovery(nil, true)
+			}
+			t.mu.Unlock()
+			return nil, why
+		}
+		t.mu.Unlock()
+		switch {
+		case on != nil:
+			return on, nil
+		case impatient:
+			return nil, &lostError{err: why}
+		}
+		select {
+		case <-r.done:
+		case <-patience.C:
+			return nil, &lostError{err: t.whyLost()}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", &lostError{err: t.whyLost()}, context.Cause(ctx))
+		}
+		if t.closed.Load() {
+			return nil, fmt.Errorf("the token is closed: %w", ErrUnavailable)
+		}
+	}
+}
+
+func (t *token) whyLost() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.why
+}
+
+// lose gives the link on up because of err, and begins to look for another, unless somebody was
+// quicker. If nothing has ever worked on this link, a new login is not enough.
+func (t *token) lose(on *link, err *lostError) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.link.CompareAndSwap(on, nil) {
+		return
+	}
+	t.why, t.since = err.err, time.Now()
+	t.startRecovery(on, !on.worked.Load())
+	observeLost(t.info.Label, err.err)
+}
+
+// startRecovery begins a recovery. The caller holds t.mu.
+func (t *token) startRecovery(old *link, deep bool) {
+	ctx, stop := context.WithCancel(context.Background())
+	r := &recovery{ctx, stop, make(chan struct{})}
+	t.recovery = r
+	go t.recover(r, old, deep)
+}
+
+func (t *token) stopRecovery() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.recovery != nil {
+		t.recovery.stop()
+	}
+}
+
+// recover tries until the token is linked: first a new login if the library may still be good, then
+// from the library's initialisation.
+func (t *token) recover(r *recovery, old *link, deep bool) {
+	defer r.stop()
+	pause := recoverPauseMin
+	for {
+		start := time.Now()
+		var err error
+		crowded := false
+		if deep {
+			crowded, err = t.reconnect(r)
+		} else {
+			err = t.relink(r, old)
+		}
+		if t.settle(r, err) {
+			return
+		}
+		if !deep {
+			deep = true
+			continue
+		}
+		wait := pause
+		if crowded {
+			wait = max(wait, recoverShare*time.Since(start))
+		}
+		select {
+		case <-time.After(wait):
+		case <-r.ctx.Done():
+		}
+		pause = min(2*pause, recoverPauseMax)
+	}
+}
+
+// settle takes down the outcome of an attempt, and reports whether r has come to its end.
+func (t *token) settle(r *recovery, err error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.recovery != r {
+		return true // somebody else has settled it
+	}
+	_, refused := errors.AsType[*PINError](err)
+	switch {
+	case r.ctx.Err() != nil:
+		t.why = fmt.Errorf("the token is closed: %w", ErrUnavailable)
+	case err == nil:
+		observeBack(t.info.Label, time.Since(t.since))
+	case refused:
+		t.why = err
+		if t.refused != nil {
+			t.refused.at = time.Now()
+		}
+	default:
+		t.why = err
+		return false
+	}
+	t.recovery = nil
+	close(r.done)
+	return true
+}
+
+// relink logs in anew, or only opens a new session if the login has survived.
+func (t *token) relink(r *recovery, old *link) error {
+	secret, err := t.secret(r.ctx)
+	if err != nil {
+		return err
+	}
+	defer clear(secret)
+	if err := t.m.gate.enter(r.ctx); err != nil {
+		return err
+	}
+	defer t.m.gate.leave()
+	if t.c11 == nil || t.link.Load() != nil {
+		return errors.New("the library was finalised meanwhile")
+	}
+	lib := t.m.lib
+	for _, sh := range append(old.end(), old.login) {
+		_ = lib.CloseSession(sh) // lost or not
+	}
+	info, err := lib.GetTokenInfo(t.slot)
+	if err != nil {
+		return named("C_GetTokenInfo", err)
+	}
+	if info.SerialNumber != t.info.Serial || info.Label != t.info.Label {
+		return fmt.Errorf("the slot has the token %q now", info.Label)
+	}
+	on, err := t.logIn(&slot{id: t.slot}, secret)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.recovery != r || r.ctx.Err() != nil {
+		_ = lib.CloseSession(on.login)
+		return r.ctx.Err()
+	}
+	t.link.Store(on)
+	return nil
+}
+
+// reconnect initialises the library anew and logs in to all its tokens. It reports whether other
+// tokens were at work.
+func (t *token) reconnect(r *recovery) (crowded bool, err error) {
+	m := t.m
+	if err := m.admin.lock(r.ctx); err != nil {
+		return false, err
+	}
+	defer m.admin.unlock()
+	if t.link.Load() != nil {
+		return false, nil // another token's recovery has brought this one back too
+	}
+	all, secrets := m.sharers(r.ctx)
+	defer func() {
+		for _, s := range secrets {
+			clear(s.pin)
+		}
+	}()
+	for _, o := range all {
+		crowded = crowded || o != t && o.link.Load() != nil
+	}
+	err = m.alone(func() error {
+		for _, o := range all {
+			_ = o.disconnect()
+		}
+		for _, o := range all {
+			cerr := secrets[o].err
+			if cerr == nil {
+				cerr = o.comeBack(secrets[o].pin)
+			}
+			if o == t {
+				err = cerr
+			} else {
+				o.afterReconnect(cerr)
+			}
+		}
+		return err
+	})
+	return crowded, err
+}
+
+type pinOrError struct {
+	pin []byte
+	err error
+}
+
+// sharers are the library's open tokens, with their PINs.
+func (m *module) sharers(ctx context.Context) (all []*token, secrets map[*token]pinOrError) {
+	secrets = map[*token]pinOrError{}
+	for _, t := range m.open {
+		if t.refs == 0 {
+			continue
+		}
+		pin, err := t.secret(ctx)
+		all, secrets[t] = append(all, t), pinOrError{pin, err}
+	}
+	return all, secrets
+}
+
+// comeBack finds the token and connects to it. The caller has shut the gate.
+func (t *token) comeBack(pin []byte) error {
+	s, err := t.m.findShut(t.uri)
+	if err != nil {
+		return err
+	}
+	return t.connect(s, pin)
+}
+
+// afterReconnect takes down what somebody else's recovery has done to this token.
+func (t *token) afterReconnect(err error) {
+	t.mu.Lock()
+	r := t.recovery
+	if r == nil && err != nil {
+		t.why, t.since = err, time.Now()
+		t.startRecovery(nil, true)
+		observeLost(t.info.Label, err)
+	}
+	t.mu.Unlock()
+	if r != nil && err == nil {
+		t.settle(r, nil)
+	}
+}
