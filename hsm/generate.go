@@ -40,23 +40,69 @@ func (t *Token) GenerateKey(ctx context.Context, label string, purpose Purpose, 
 	return info, nil
 }
 
+// GenerateWrappableKey is GenerateKey for a key that may leave the token, encrypted by another key:
+// see [Token.Wrap] and [Token.WrapFor]. It is sensitive like every other, but extractable, and whoever
+// may use the token can move it to any token that a wrapping key of this one leads to.
+func (t *Token) GenerateWrappableKey(ctx context.Context, label string, purpose Purpose, typ KeyType) (KeyInfo, error) {
+	p, err := planFor(label, purpose, typ)
+	if err != nil {
+		return KeyInfo{}, err
+	}
+	p.origin = originWrappable
+	info, err := t.generate(ctx, label, p, typ)
+	if err != nil {
+		return KeyInfo{}, t.keyError(label, fmt.Errorf("generate: %w", err))
+	}
+	return info, nil
+}
+
+// planFor checks label, purpose and typ of a key that is to be generated.
 func planFor(label string, purpose Purpose, typ KeyType) (plan, error) {
+	p, err := planOf(purpose, typ)
+	if err == nil && p.class == unwrapSecret.class && purpose == PurposeUnwrap {
+		err = fmt.Errorf("an AES key for %s is not generated: generate one for %s in the other token, and unwrap it here",
+			PurposeUnwrap, PurposeWrap)
+	}
+	if err == nil {
+		err = checkKeyLabel(label, purpose)
+	}
+	return p, err
+}
+
+func planOf(purpose Purpose, typ KeyType) (plan, error) {
 	p, ok := plans[purpose]
-	switch {
-	case !ok:
-		return plan{}, fmt.Errorf("unknown purpose %q: want %s, %s, %s, %s or %s", purpose,
-			PurposeSign, PurposeCertSign, PurposeKeyExchange, PurposeMAC, PurposeSeal)
-	case !slices.Contains(p.types, typ):
+	if !ok {
+		return plan{}, fmt.Errorf("unknown purpose %q: want one of %v", purpose, purposes)
+	}
+	if purpose == PurposeUnwrap && slices.Contains(unwrapSecret.types, typ) {
+		return unwrapSecret, nil
+	}
+	if !slices.Contains(p.types, typ) {
 		return plan{}, fmt.Errorf("a key for %s cannot be of type %q: want one of %v", purpose, typ, p.types)
-	case label == "" || len(label) > objectBytesMax || !utf8.ValidString(label) || strings.ContainsFunc(label, unicode.IsControl):
-		return plan{}, fmt.Errorf("key label %q is not 1 to %d bytes of printable text", label, objectBytesMax)
-	case strings.HasPrefix(label, unfinishedPrefix):
-		return plan{}, fmt.Errorf("key label %q begins with %s, which marks keys that are being made", label, unfinishedPrefix)
-	case (purpose == PurposeCertSign) != strings.HasPrefix(label, certSignPrefix):
-		return plan{}, fmt.Errorf("key label %q: the labels of keys for %s, and of no others, begin with %q",
-			label, PurposeCertSign, certSignPrefix)
 	}
 	return p, nil
+}
+
+func checkKeyLabel(label string, purpose Purpose) error {
+	if err := checkLabel("key", label); err != nil {
+		return err
+	}
+	if (purpose == PurposeCertSign) != strings.HasPrefix(label, certSignPrefix) {
+		return fmt.Errorf("key label %q: the labels of keys for %s, and of no others, begin with %q",
+			label, PurposeCertSign, certSignPrefix)
+	}
+	return nil
+}
+
+// checkLabel checks the label that a new object, a key or a certificate, is to have.
+func checkLabel(object, label string) error {
+	if label == "" || len(label) > objectBytesMax || !utf8.ValidString(label) || strings.ContainsFunc(label, unicode.IsControl) {
+		return fmt.Errorf("%s label %q is not 1 to %d bytes of printable text", object, label, objectBytesMax)
+	}
+	if strings.HasPrefix(label, unfinishedPrefix) {
+		return fmt.Errorf("%s label %q begins with %s, which marks keys that are being made", object, label, unfinishedPrefix)
+	}
+	return nil
 }
 
 func (t *Token) generate(ctx context.Context, label string, p plan, typ KeyType) (info KeyInfo, err error) {
@@ -70,21 +116,31 @@ func (t *Token) generate(ctx context.Context, label string, p plan, typ KeyType)
 	}
 	defer leave()
 	err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-		taken, _, err := keysLabelled(lib, sh, label)
-		if err == nil && len(taken) > 0 {
-			err = ErrKeyExists
-		}
-		return err
+		return labelFree(lib, sh, label)
 	})
 	if err != nil {
 		return KeyInfo{}, err
 	}
-	random := make([]byte, 16)
-	rand.Read(random)
+	random := temporaryID()
 	if p.class == pkcs11.CKO_SECRET_KEY {
 		return t.generateSecret(label, random, p, typ)
 	}
 	return t.generatePair(label, random, p, typ)
+}
+
+func labelFree(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string) error {
+	taken, _, err := keysLabelled(lib, sh, label)
+	if err == nil && len(taken) > 0 {
+		err = ErrKeyExists
+	}
+	return err
+}
+
+// temporaryID is a CKA_ID for a key whose own is not known yet.
+func temporaryID() []byte {
+	id := make([]byte, 16)
+	rand.Read(id)
+	return id
 }
 
 // usageAttributes sets every usage, true or false: a token's own defaults are generous.
@@ -115,14 +171,20 @@ func keyAttributes(label string, id []byte, modifiable bool, all []usage, grante
 
 func (t *Token) generateSecret(label string, id []byte, p plan, typ KeyType) (KeyInfo, error) {
 	set, err := keyAttributes(label, id, false, secretUsages, p.usages)
+	if err == nil {
+		err = set.Set(pkcs11.CKA_EXTRACTABLE, p.origin == originWrappable)
+	}
 	if err != nil {
 		return KeyInfo{}, err
 	}
-	cipher := crypto11.CipherAES
-	if typ == HMACSHA256 {
+	bits, cipher := 256, crypto11.CipherAES
+	switch typ {
+	case AES128:
+		bits = 128
+	case HMACSHA256:
 		cipher = crypto11.CipherGeneric
 	}
-	if _, err := t.c11.GenerateSecretKeyWithAttributes(set, 256, cipher); err != nil {
+	if _, err := t.c11.GenerateSecretKeyWithAttributes(set, bits, cipher); err != nil {
 		return KeyInfo{}, errors.Join(named("C_GenerateKey", err), t.destroy(label, id))
 	}
 	info, err := t.checkNew(label, id, p, typ)
@@ -138,6 +200,9 @@ func (t *Token) generateSecret(label string, id []byte, p plan, typ KeyType) (Ke
 func (t *Token) generatePair(label string, random []byte, p plan, typ KeyType) (KeyInfo, error) {
 	temporary := unfinishedPrefix + hex.EncodeToString(random)
 	private, err := keyAttributes(temporary, random, true, privateUsages, p.usages)
+	if err == nil {
+		err = private.Set(pkcs11.CKA_EXTRACTABLE, p.origin == originWrappable)
+	}
 	if err != nil {
 		return KeyInfo{}, err
 	}
@@ -179,8 +244,32 @@ func (t *Token) generateOnToken(public, private crypto11.AttributeSet, typ KeyTy
 		_, err = t.c11.GenerateRSAKeyPairWithAttributes(public, private, 3072)
 	case RSA4096:
 		_, err = t.c11.GenerateRSAKeyPairWithAttributes(public, private, 4096)
+	case Ed25519:
+		err = t.generateEd25519(public.ToSlice(), private.ToSlice())
 	default:
 		err = fmt.Errorf("%s is not a key pair", typ)
+	}
+	return err
+}
+
+// generateEd25519 does what crypto11 cannot. The curve has an object identifier and a name, and some
+// tokens know only one of them.
+func (t *Token) generateEd25519(public, private []*pkcs11.Attribute) (err error) {
+	kind := pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, ckkECEdwards)
+	private = append(private, ofClass(pkcs11.CKO_PRIVATE_KEY), kind)
+	for _, curve := range [][]byte{derEd25519, derEd25519Name} {
+		template := append(slices.Clone(public), ofClass(pkcs11.CKO_PUBLIC_KEY), kind, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, curve))
+		err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+			mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(ckmECEdwardsKeyPairGen, nil)}
+			_, _, err := lib.GenerateKeyPair(sh, mechanism, template, private)
+			return err
+		})
+		switch codeOf(err) {
+		case pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_CURVE_NOT_SUPPORTED, pkcs11.CKR_DOMAIN_PARAMS_INVALID,
+			pkcs11.CKR_TEMPLATE_INCONSISTENT:
+		default:
+			return err
+		}
 	}
 	return err
 }
@@ -212,16 +301,24 @@ func finishPair(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, temporar
 	if err := lib.SetAttributeValue(sh, pub, name); err != nil {
 		return id, named("C_SetAttributeValue", err)
 	}
-	// The key appears under its label in one step, which is the last.
+	return id, finish(lib, sh, private, label, id)
+}
+
+// finish gives the temporary, modifiable private or secret key h its label and CKA_ID, and makes it
+// unmodifiable. The key appears under its label in one step, which is the last.
+func finish(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, label string, id []byte) error {
+	name := []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_ID, id), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+	}
 	final := append(slices.Clone(name), pkcs11.NewAttribute(pkcs11.CKA_MODIFIABLE, false))
-	if _, err := lib.CopyObject(sh, private, final); err == nil {
-		return id, named("C_DestroyObject", lib.DestroyObject(sh, private))
+	if _, err := lib.CopyObject(sh, h, final); err == nil {
+		return named("C_DestroyObject", lib.DestroyObject(sh, h))
 	}
 	// Not every token copies keys. Then the key stays modifiable, unless this can be set afterwards.
-	if err := lib.SetAttributeValue(sh, private, final); err == nil {
-		return id, nil
+	if err := lib.SetAttributeValue(sh, h, final); err == nil {
+		return nil
 	}
-	return id, named("C_SetAttributeValue", lib.SetAttributeValue(sh, private, name))
+	return named("C_SetAttributeValue", lib.SetAttributeValue(sh, h, name))
 }
 
 func oneObject(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, class uint, id []byte) (pkcs11.ObjectHandle, error) {
@@ -254,14 +351,16 @@ func (t *Token) checkNew(label string, id []byte, p plan, typ KeyType) (KeyInfo,
 	}
 	check(k.class == p.class, "class")
 	check(info.ID == hex.EncodeToString(id), "CKA_ID")
-	check(info.Type == typ, "type")
+	check(info.Type == typ || p.origin == originUnwrapped && info.Type == AES && typ.isAES(), "type")
 	check(slices.Equal(info.Usages, p.usages), fmt.Sprintf("usages %v", info.Usages))
 	check(info.Private, "CKA_PRIVATE false")
 	check(info.Sensitive, "CKA_SENSITIVE false")
-	check(!info.Extractable, "CKA_EXTRACTABLE true")
-	check(info.AlwaysSensitive, "CKA_ALWAYS_SENSITIVE false")
-	check(info.NeverExtractable, "CKA_NEVER_EXTRACTABLE false")
-	check(info.Local, "CKA_LOCAL false")
+	check(info.Extractable == (p.origin == originWrappable), fmt.Sprintf("CKA_EXTRACTABLE %t", info.Extractable))
+	if p.origin != originUnwrapped {
+		check(info.AlwaysSensitive, "CKA_ALWAYS_SENSITIVE false")
+		check(info.NeverExtractable == (p.origin == originToken), fmt.Sprintf("CKA_NEVER_EXTRACTABLE %t", info.NeverExtractable))
+		check(info.Local, "CKA_LOCAL false")
+	}
 	if len(wrong) > 0 {
 		return KeyInfo{}, fmt.Errorf("the token made a key that differs from what was asked for (%s): the key was destroyed",
 			strings.Join(wrong, ", "))

@@ -402,7 +402,7 @@ func TestGenerateKeyRefuses(t *testing.T) {
 		{"long label", strings.Repeat("x", 129), hsm.PurposeSign, hsm.ECP256, "label"},
 		{"control character", "a\nb", hsm.PurposeSign, hsm.ECP256, "label"},
 		{"reserved label", "unfinished-1", hsm.PurposeSign, hsm.ECP256, "being made"},
-		{"purpose", "x", "wrap", hsm.ECP256, "unknown purpose"},
+		{"purpose", "x", "teleport", hsm.ECP256, "unknown purpose"},
 		{"type of purpose", "x", hsm.PurposeKeyExchange, hsm.ECP256, "cannot be of type"},
 		{"small key", "x", hsm.PurposeSign, "rsa-1024", "cannot be of type"},
 		{"certificate key's label", "ca", hsm.PurposeCertSign, hsm.ECP256, "cert-sign"},

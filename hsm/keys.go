@@ -21,8 +21,16 @@ const (
 	PurposeCertSign    Purpose = "cert-sign"    // signs certificates and revocation lists
 	PurposeKeyExchange Purpose = "key-exchange" // decrypts RSAES-OAEP
 	PurposeMAC         Purpose = "mac"          // computes HMAC-SHA-256
-	PurposeSeal        Purpose = "seal"         // encrypts and decrypts AES-256-GCM
+	PurposeSeal        Purpose = "seal"         // encrypts and decrypts AES-GCM
+	PurposeWrap        Purpose = "wrap"         // encrypts keys that leave the token, with AES
+	PurposeUnwrap      Purpose = "unwrap"       // decrypts keys that come into the token, with RSA or AES
+	PurposeDerive      Purpose = "derive"       // agrees on a secret by ECDH
 )
+
+// purposes are all of them, in the order in which errors name them.
+var purposes = []Purpose{
+	PurposeSign, PurposeCertSign, PurposeKeyExchange, PurposeMAC, PurposeSeal, PurposeWrap, PurposeUnwrap, PurposeDerive,
+}
 
 // KeyType is the algorithm and size of a key.
 type KeyType string
@@ -33,14 +41,28 @@ const (
 	RSA4096    KeyType = "rsa-4096"
 	ECP256     KeyType = "ec-p256"
 	ECP384     KeyType = "ec-p384"
+	Ed25519    KeyType = "ed25519"
+	AES128     KeyType = "aes-128"
 	AES256     KeyType = "aes-256"
 	HMACSHA256 KeyType = "hmac-sha256"
+
+	// AES is an AES key whose length its token does not tell, as SoftHSM does not of a key that it
+	// received by [Token.Unwrap]. No key is generated as this type.
+	AES KeyType = "aes"
 )
 
+// isAES reports whether keys of type k are AES keys.
+func (k KeyType) isAES() bool { return k == AES || k == AES128 || k == AES256 }
+
 // KeyInfo is a key as its token describes it; nothing in it is remembered from the key's making.
+//
+// A key that [Token.GenerateKey] made is sensitive, not extractable, and has been both always. One
+// that [Token.GenerateWrappableKey] made is extractable, which means that it can be wrapped. One that
+// came by [Token.Unwrap] is not extractable here, but is not local, and was once.
 type KeyInfo struct {
 	Label string `json:"label"`
-	// ID is CKA_ID in hexadecimal; of a key pair made here, the SHA-1 subject key identifier.
+	// ID is CKA_ID in hexadecimal; of a key pair made here, the SHA-1 subject key identifier. A key
+	// keeps it when it is unwrapped in another token.
 	ID      string  `json:"id"`
 	Type    KeyType `json:"type"`    // empty: a type that this package does not make
 	Purpose Purpose `json:"purpose"` // empty: the usages are those of no purpose
@@ -55,7 +77,8 @@ type KeyInfo struct {
 	Modifiable       bool     `json:"modifiable"`
 	// SPKI is the DER SubjectPublicKeyInfo of a key pair.
 	SPKI []byte `json:"spki,omitempty"`
-	// Public is the public key of a key pair, *rsa.PublicKey or *ecdsa.PublicKey.
+	// Public is the public key of a key pair: *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey.
+	// It is *ecdsa.PublicKey also of a pair for derivation.
 	Public crypto.PublicKey `json:"-"`
 }
 
@@ -87,24 +110,48 @@ type plan struct {
 	usages       []string // of the private or secret key, sorted
 	publicUsages []string
 	types        []KeyType
+	origin       origin
 }
 
+// origin is where a key comes from, and with that whether it may leave and what the token says of its
+// past.
+type origin int
+
+const (
+	originToken     origin = iota // generated in the token, never leaves it
+	originWrappable               // generated in the token, may be wrapped
+	originUnwrapped               // unwrapped in the token, never leaves it
+)
+
+var (
+	rsaTypes  = []KeyType{RSA2048, RSA3072, RSA4096}
+	signTypes = append([]KeyType{ECP256, ECP384, Ed25519}, rsaTypes...)
+	aesTypes  = []KeyType{AES128, AES256}
+)
+
 var plans = map[Purpose]plan{
-	PurposeSign: {pkcs11.CKO_PRIVATE_KEY, []string{"sign"}, []string{"verify"},
-		[]KeyType{ECP256, ECP384, RSA2048, RSA3072, RSA4096}},
-	PurposeCertSign: {pkcs11.CKO_PRIVATE_KEY, []string{"sign"}, []string{"verify"},
-		[]KeyType{ECP256, ECP384, RSA2048, RSA3072, RSA4096}},
-	PurposeKeyExchange: {pkcs11.CKO_PRIVATE_KEY, []string{"decrypt"}, []string{"encrypt"},
-		[]KeyType{RSA2048, RSA3072, RSA4096}},
-	PurposeMAC:  {pkcs11.CKO_SECRET_KEY, []string{"sign"}, nil, []KeyType{HMACSHA256}},
-	PurposeSeal: {pkcs11.CKO_SECRET_KEY, []string{"decrypt", "encrypt"}, nil, []KeyType{AES256}},
+	PurposeSign:        {class: pkcs11.CKO_PRIVATE_KEY, usages: []string{"sign"}, publicUsages: []string{"verify"}, types: signTypes},
+	PurposeCertSign:    {class: pkcs11.CKO_PRIVATE_KEY, usages: []string{"sign"}, publicUsages: []string{"verify"}, types: signTypes},
+	PurposeKeyExchange: {class: pkcs11.CKO_PRIVATE_KEY, usages: []string{"decrypt"}, publicUsages: []string{"encrypt"}, types: rsaTypes},
+	PurposeMAC:         {class: pkcs11.CKO_SECRET_KEY, usages: []string{"sign"}, types: []KeyType{HMACSHA256}},
+	PurposeSeal:        {class: pkcs11.CKO_SECRET_KEY, usages: []string{"decrypt", "encrypt"}, types: aesTypes},
+	PurposeWrap:        {class: pkcs11.CKO_SECRET_KEY, usages: []string{"wrap"}, types: aesTypes},
+	PurposeUnwrap:      {class: pkcs11.CKO_PRIVATE_KEY, usages: []string{"unwrap"}, publicUsages: []string{"wrap"}, types: rsaTypes},
+	PurposeDerive:      {class: pkcs11.CKO_PRIVATE_KEY, usages: []string{"derive"}, types: []KeyType{ECP256, ECP384}},
 }
+
+// unwrapSecret is the plan of an AES key for [PurposeUnwrap]. Such a key is the other side of one for
+// [PurposeWrap], so it is never generated, only received.
+var unwrapSecret = plan{class: pkcs11.CKO_SECRET_KEY, usages: []string{"unwrap"}, types: aesTypes}
 
 // certSignPrefix begins the label of every key that signs certificates. PKCS#11 has one usage for
 // all signatures, so the label, which cannot be changed either, tells the two purposes apart.
 const certSignPrefix = "cert-sign"
 
 func purposeOf(class uint, label string, usages []string) Purpose {
+	if class == unwrapSecret.class && slices.Equal(usages, unwrapSecret.usages) {
+		return PurposeUnwrap
+	}
 	certSign := strings.HasPrefix(label, certSignPrefix)
 	for purpose, p := range plans {
 		if p.class != class || !slices.Equal(p.usages, usages) {

@@ -3,6 +3,7 @@ package hsm
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha1" // names keys (RFC 5280 §4.2.1.2), protects nothing
@@ -131,14 +132,22 @@ func readKey(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, class uint, h pkcs11.Obje
 }
 
 func secretType(a attributes) KeyType {
-	kind, ok := a.number(pkcs11.CKA_KEY_TYPE)
-	length, lengthOK := a.number(pkcs11.CKA_VALUE_LEN)
-	switch {
-	case !ok || !lengthOK || length != 32:
-	case kind == pkcs11.CKK_AES:
-		return AES256
-	case kind == pkcs11.CKK_GENERIC_SECRET, kind == pkcs11.CKK_SHA256_HMAC:
-		return HMACSHA256
+	kind, _ := a.number(pkcs11.CKA_KEY_TYPE)
+	length, _ := a.number(pkcs11.CKA_VALUE_LEN) // 0 where the token does not tell
+	switch kind {
+	case pkcs11.CKK_AES:
+		switch length {
+		case 0:
+			return AES
+		case 16:
+			return AES128
+		case 32:
+			return AES256
+		}
+	case pkcs11.CKK_GENERIC_SECRET, pkcs11.CKK_SHA256_HMAC:
+		if length == 32 || length == 0 {
+			return HMACSHA256
+		}
 	}
 	return ""
 }
@@ -157,6 +166,8 @@ func publicType(pub crypto.PublicKey) KeyType {
 		case elliptic.P384():
 			return ECP384
 		}
+	case ed25519.PublicKey:
+		return Ed25519
 	}
 	return ""
 }
@@ -179,17 +190,21 @@ func readPublic(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle)
 	if err != nil {
 		return nil, err
 	}
-	switch kind, _ := a.number(pkcs11.CKA_KEY_TYPE); kind {
+	kind, _ := a.number(pkcs11.CKA_KEY_TYPE)
+	switch kind {
 	case pkcs11.CKK_RSA:
 		a, err := readAttributes(lib, sh, h, pkcs11.CKA_MODULUS, pkcs11.CKA_PUBLIC_EXPONENT)
 		if err != nil {
 			return nil, err
 		}
 		return parseRSA(a[pkcs11.CKA_MODULUS], a[pkcs11.CKA_PUBLIC_EXPONENT])
-	case pkcs11.CKK_EC:
+	case pkcs11.CKK_EC, ckkECEdwards:
 		a, err := readAttributes(lib, sh, h, pkcs11.CKA_EC_PARAMS, pkcs11.CKA_EC_POINT)
 		if err != nil {
 			return nil, err
+		}
+		if kind == ckkECEdwards {
+			return parseEd25519(a[pkcs11.CKA_EC_PARAMS], a[pkcs11.CKA_EC_POINT])
 		}
 		return parseEC(a[pkcs11.CKA_EC_PARAMS], a[pkcs11.CKA_EC_POINT])
 	}
@@ -204,10 +219,21 @@ func parseRSA(modulus, exponent []byte) (crypto.PublicKey, error) {
 	return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 }
 
-// The curves this package knows, as the DER of their object identifiers.
+// Of PKCS#11 3.0, which the pkcs11 package does not know.
+const (
+	ckkECEdwards           = 0x40
+	ckmECEdwardsKeyPairGen = 0x1055
+	ckmEDDSA               = 0x1057
+	ckmAESKeyWrapKWP       = 0x210B
+)
+
+// The curves this package knows, as the DER of their object identifiers, and edwards25519 also as the
+// DER of its name.
 var (
-	derP256 = []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}
-	derP384 = []byte{0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22}
+	derP256        = []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}
+	derP384        = []byte{0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22}
+	derEd25519     = []byte{0x06, 0x03, 0x2b, 0x65, 0x70}
+	derEd25519Name = append([]byte{0x13, 0x0c}, "edwards25519"...)
 )
 
 // parseEC reads CKA_EC_PARAMS and CKA_EC_POINT. The point should be wrapped in an OCTET STRING, and
@@ -222,15 +248,34 @@ func parseEC(params, point []byte) (crypto.PublicKey, error) {
 	default:
 		return nil, nil
 	}
-	var inner []byte
-	if rest, err := asn1.Unmarshal(point, &inner); err == nil && len(rest) == 0 {
-		point = inner
-	}
-	pub, err := ecdsa.ParseUncompressedPublicKey(curve, point)
+	pub, err := ecdsa.ParseUncompressedPublicKey(curve, unwrapPoint(point))
 	if err != nil {
 		return nil, fmt.Errorf("CKA_EC_POINT is not a point of the key's curve: %w", err)
 	}
 	return pub, nil
+}
+
+// parseEd25519 is parseEC for a key of type CKK_EC_EDWARDS.
+func parseEd25519(params, point []byte) (crypto.PublicKey, error) {
+	if !slices.Equal(params, derEd25519) && !slices.Equal(params, derEd25519Name) {
+		return nil, nil
+	}
+	if len(point) != ed25519.PublicKeySize { // raw, it could begin like an OCTET STRING
+		point = unwrapPoint(point)
+	}
+	if len(point) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("CKA_EC_POINT of an Ed25519 key has %d bytes", len(point))
+	}
+	return ed25519.PublicKey(slices.Clone(point)), nil
+}
+
+// unwrapPoint returns what is in the OCTET STRING point, or point if it is none.
+func unwrapPoint(point []byte) []byte {
+	var inner []byte
+	if rest, err := asn1.Unmarshal(point, &inner); err == nil && len(rest) == 0 {
+		return inner
+	}
+	return point
 }
 
 // subjectKeyID is the SHA-1 subject key identifier of RFC 5280, section 4.2.1.2, method (1). SHA-1

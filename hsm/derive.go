@@ -1,0 +1,156 @@
+package hsm
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Deriver is a private key that agrees on secrets by elliptic curve Diffie-Hellman. It may be used by
+// several goroutines.
+type Deriver struct {
+	key    *key
+	public *ecdh.PublicKey
+	peer   pointForm
+	ctx    context.Context // nil: none
+}
+
+// pointForm is how a token wants the peer's point.
+type pointForm int
+
+const (
+	pointRaw     pointForm = iota // as PKCS#11 2.40 has it
+	pointWrapped                  // in an OCTET STRING, as some tokens want it
+)
+
+// Deriver returns the key pair labelled label, made for derivation. It tries the key with one made
+// here for the occasion, which proves that the private key belongs to the public key.
+func (t *Token) Deriver(ctx context.Context, label string) (*Deriver, error) {
+	k, err := t.find(ctx, label)
+	if err != nil {
+		return nil, err
+	}
+	if k.info.Purpose != PurposeDerive {
+		return nil, k.fail(fmt.Errorf("derive: %w: they are %v", ErrNotPermitted, k.info.Usages))
+	}
+	pub, ok := k.info.Public.(*ecdsa.PublicKey)
+	if !ok || k.info.Type == "" {
+		return nil, k.fail(errors.New("its public key is not in the token, or not of a supported curve"))
+	}
+	d := &Deriver{key: k}
+	if d.public, err = pub.ECDH(); err != nil {
+		return nil, k.fail(err)
+	}
+	err = k.use(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) (err error) {
+		d.peer, err = proveDerivation(lib, sh, h, d.public)
+		return err
+	})
+	if err != nil {
+		return nil, k.fail(fmt.Errorf("try the key: %w", err))
+	}
+	return d, nil
+}
+
+// WithContext returns the key for calls that end with ctx.
+func (d *Deriver) WithContext(ctx context.Context) *Deriver {
+	bound := *d
+	bound.ctx = ctx
+	return &bound
+}
+
+// Public returns the public key, which the peer needs.
+func (d *Deriver) Public() *ecdh.PublicKey { return d.public }
+
+// ECDH returns the secret that the key shares with peer: the x-coordinate of the common point, at
+// full length. The secret has left the token: put it through a key derivation function, and clear it.
+func (d *Deriver) ECDH(peer *ecdh.PublicKey) ([]byte, error) {
+	if peer == nil || peer.Curve() != d.public.Curve() {
+		return nil, d.key.fail(fmt.Errorf("derive: the peer's key is not of the key's curve, %v", d.public.Curve()))
+	}
+	ctx := d.ctx
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, waitSecondsMax*time.Second, errBusy)
+	defer cancel()
+	secrets := make(chan []byte, 1) // not a variable: an abandoned call may still come to its end
+	err := d.key.use(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) error {
+		secret, err := sharedSecret(lib, sh, h, peer, d.peer)
+		if err == nil {
+			secrets <- secret
+		}
+		return err
+	})
+	if err != nil {
+		return nil, d.key.fail(fmt.Errorf("derive: %w", err))
+	}
+	return <-secrets, nil
+}
+
+// proveDerivation compares what the private key h shares with a key made here with what that key
+// shares with public. It returns the form of point that the token took.
+func proveDerivation(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, public *ecdh.PublicKey) (pointForm, error) {
+	own, err := public.Curve().GenerateKey(rand.Reader)
+	if err != nil {
+		return 0, err
+	}
+	want, err := own.ECDH(public)
+	if err != nil {
+		return 0, err
+	}
+	defer clear(want)
+	var errs []error
+	for _, form := range []pointForm{pointRaw, pointWrapped} {
+		got, err := sharedSecret(lib, sh, h, own.PublicKey(), form)
+		if err == nil && bytes.Equal(got, want) {
+			clear(got)
+			return form, nil
+		}
+		clear(got)
+		if errors.Is(err, ErrUnavailable) {
+			return 0, err
+		}
+		errs = append(errs, err)
+	}
+	return 0, errors.Join(append(errs, errors.New("it does not derive what its public key stands for"))...)
+}
+
+// sharedSecret derives a secret into an object of this session, which alone is extractable, reads it
+// and destroys the object.
+func sharedSecret(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, peer *ecdh.PublicKey, form pointForm) ([]byte, error) {
+	point := peer.Bytes()
+	length := len(point) / 2
+	if form == pointWrapped {
+		point = append([]byte{0x04, byte(len(point))}, point...) // shorter than 128 bytes on every curve we know
+	}
+	params := pkcs11.NewECDH1DeriveParams(pkcs11.CKD_NULL, nil, point)
+	derived, err := lib.DeriveKey(sh, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_ECDH1_DERIVE, params)}, h, []*pkcs11.Attribute{
+		ofClass(pkcs11.CKO_SECRET_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_GENERIC_SECRET),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, length),
+	})
+	if err != nil {
+		return nil, named("C_DeriveKey", err)
+	}
+	a, err := readAttributes(lib, sh, derived, pkcs11.CKA_VALUE)
+	secret := a[pkcs11.CKA_VALUE]
+	if destroyErr := lib.DestroyObject(sh, derived); err == nil {
+		err = named("C_DestroyObject", destroyErr)
+	}
+	if err == nil && len(secret) != length {
+		err = fmt.Errorf("the token derived %d bytes instead of %d", len(secret), length)
+	}
+	if err != nil {
+		clear(secret)
+		return nil, err
+	}
+	return secret, nil
+}
