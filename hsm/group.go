@@ -132,6 +132,15 @@ func (g *Group) Ready(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Key describes the private or secret key labelled label, as the first token that is there has it.
+func (g *Group) Key(ctx context.Context, label string) (KeyInfo, error) {
+	c, err := findCopies(ctx, g.members, label, func(*key) error { return nil })
+	if err != nil {
+		return KeyInfo{}, err
+	}
+	return c.info, nil
+}
+
 // copies are one key in every token of a group. Most groups have one token.
 type copies struct {
 	members []*member

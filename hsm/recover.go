@@ -162,11 +162,6 @@ func (t *token) settle(r *recovery, err error) bool {
 
 // relink logs in anew, or only opens a new session if the login has survived.
 func (t *token) relink(r *recovery, old *link) error {
-	secret, err := t.secret(r.ctx)
-	if err != nil {
-		return err
-	}
-	defer clear(secret)
 	if err := t.m.gate.enter(r.ctx); err != nil {
 		return err
 	}
@@ -185,7 +180,7 @@ func (t *token) relink(r *recovery, old *link) error {
 	if info.SerialNumber != t.info.Serial || info.Label != t.info.Label {
 		return fmt.Errorf("the slot has the token %q now", info.Label)
 	}
-	on, err := t.logIn(&slot{id: t.slot}, secret)
+	on, err := t.logIn(t.slot, func() ([]byte, error) { return t.secret(r.ctx) })
 	if err != nil {
 		return err
 	}

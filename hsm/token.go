@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -207,7 +208,7 @@ func (t *token) connect(s *slot, pin []byte) (err error) {
 	if now.SerialNumber != t.info.Serial || now.Label != t.info.Label {
 		return fmt.Errorf("the slot has the token %q now: %w", now.Label, ErrUnavailable)
 	}
-	on, err := t.logIn(s, pin)
+	on, err := t.logIn(s.id, func() ([]byte, error) { return slices.Clone(pin), nil })
 	if err != nil {
 		return err
 	}
@@ -216,24 +217,28 @@ func (t *token) connect(s *slot, pin []byte) (err error) {
 	return nil
 }
 
-// logIn opens the session that keeps the login and logs in, once.
-func (t *token) logIn(s *slot, pin []byte) (*link, error) {
+// logIn opens the session that keeps the login and logs in, once. A login that is there needs no PIN.
+func (t *token) logIn(slot uint, secret func() ([]byte, error)) (*link, error) {
 	lib := t.m.lib
-	sh, err := lib.OpenSession(s.id, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	sh, err := lib.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
 	if err != nil {
 		return nil, named("C_OpenSession", err)
 	}
-	if err := t.logInWith(sh, s.id, pin); err != nil {
-		_ = lib.CloseSession(sh)
-		return nil, err
+	if !t.loggedIn(sh) {
+		pin, err := secret()
+		if err == nil {
+			err = t.logInWith(sh, slot, pin)
+			clear(pin)
+		}
+		if err != nil {
+			_ = lib.CloseSession(sh)
+			return nil, err
+		}
 	}
 	return &link{login: sh}, nil
 }
 
 func (t *token) logInWith(sh pkcs11.SessionHandle, slot uint, pin []byte) error {
-	if t.loggedIn(sh) {
-		return nil
-	}
 	digest := digestPIN(pin)
 	if err := t.refusedBefore(digest); err != nil {
 		return err

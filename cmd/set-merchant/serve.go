@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 
@@ -11,7 +10,6 @@ import (
 
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/cmd/internal/party"
-	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/roles/merchant"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/pki"
@@ -48,10 +46,6 @@ func (cfg *config) merchant(ctx context.Context, ring *cli.Keyring, store *merch
 	if err != nil {
 		return nil, err
 	}
-	ready, err := keysReady(ctx, ring, cfg.Identity)
-	if err != nil {
-		return nil, err
-	}
 	var catalogue merchant.Catalogue
 	if err := cli.LoadConfig(cfg.Catalogue, &catalogue); err != nil {
 		return nil, cli.Usage(err)
@@ -66,34 +60,6 @@ func (cfg *config) merchant(ctx context.Context, ring *cli.Keyring, store *merch
 	}
 	return merchant.New(merchant.Config{
 		Endpoint: endpoint, Store: store, Catalogue: &catalogue, Gateways: gateways, BaseURL: cfg.BaseURL, Log: log,
-		MerchData: set.MerchData{MerchCatCode: cfg.MerchantCategory}, CaptureNow: cfg.Capture == captureImmediate, KeysReady: ready,
+		MerchData: set.MerchData{MerchCatCode: cfg.MerchantCategory}, CaptureNow: cfg.Capture == captureImmediate, KeysReady: ring.Ready,
 	})
-}
-
-// keysReady gives a function that looks whether the token still has the keys.
-func keysReady(ctx context.Context, ring *cli.Keyring, id party.Identity) (func(context.Context) error, error) {
-	type key struct {
-		token *hsm.Token
-		label string
-	}
-	var keys []key
-	for _, uri := range []string{id.SignKey, id.ExchangeKey} {
-		u, err := hsm.ParseURI(uri)
-		if err != nil {
-			return nil, cli.Usage(err)
-		}
-		token, err := ring.Token(ctx, uri)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, key{token, u.Object})
-	}
-	return func(ctx context.Context) error {
-		for _, k := range keys {
-			if _, err := k.token.Key(ctx, k.label); err != nil {
-				return fmt.Errorf("HSM: %w", err)
-			}
-		}
-		return nil
-	}, nil
 }
