@@ -1,10 +1,20 @@
 // Package faults makes HSMs fail, to see a program survive it.
 //
-//	hsm := faults.New(t)                                   // a fresh token behind a module that fails on demand
-//	program := start(t, hsm.URI)                           // what is tested opens it like any other
-//	hsm.Fail(faults.Sign, pkcs11.CKR_DEVICE_ERROR, 3)      // the next three C_Sign
-//	hsm.CloseSessions()                                    // behind the program's back
-//	hsm.Pull()                                             // and now the whole device
+//	func TestSurvives(t *testing.T) {
+//		m := faults.New(t)              // a fresh token in a module that fails on demand
+//		shop := startShop(t, m.URI)     // what is tested opens it like any other
+//		m.FailRate(faults.Sign, pkcs11.CKR_DEVICE_ERROR, 0.1)
+//		shop.sellUntil(t, func() bool { return m.Faults() >= 100 })
+//		m.CloseSessions()               // behind the shop's back
+//		shop.sell(t)
+//		m.Pull()                        // the whole device
+//		shop.sayClosed(t)
+//		m.Plug()
+//		shop.sell(t)
+//		if m.Logins(pkcs11.CKR_PIN_INCORRECT) > 0 {
+//			t.Error("a PIN try was burnt")
+//		}
+//	}
 //
 // [New] puts a PKCS#11 module of our own before SoftHSM. It is compiled with the system's C compiler
 // ($CC or cc) and passes all calls on, except what it is told to spoil. [Serve] puts a token behind a
@@ -56,7 +66,7 @@ const pathBytes = 1024
 // control is struct control of module.c.
 type control struct {
 	size                  atomic.Uint64
-	real, conf            [pathBytes]byte
+	real, variable, value [pathBytes]byte
 	seed, draws           atomic.Uint64
 	todo                  atomic.Uint64
 	pulled                atomic.Uint64
@@ -86,17 +96,10 @@ const (
 // test ends.
 func New(t testing.TB) *Module {
 	t.Helper()
-	dir := t.TempDir()
-	c, err := install(dir)
+	m, err := newModule(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := newToken(t.Context(), dir, filepath.Join(dir, moduleFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &Module{token, c}
-	m.forget()
 	t.Cleanup(m.Clear)
 	return m
 }
@@ -106,43 +109,59 @@ const (
 	confFile   = "softhsm2.conf"
 )
 
-// install puts a module and a SoftHSM into dir, which is the folder of its tokens as well.
-func install(dir string) (*control, error) {
-	shared, err := compile()
-	if err != nil {
-		return nil, err
-	}
+func newModule(ctx context.Context, dir string) (*Module, error) {
 	softHSM, err := hsm.SoftHSMPath()
 	if err != nil {
 		return nil, err
 	}
-	// The loader tells libraries apart by their inode, so a copy has a state of its own.
-	real, err := os.ReadFile(softHSM)
+	c, err := install(dir, softHSM, "SOFTHSM2_CONF", filepath.Join(dir, confFile))
 	if err != nil {
 		return nil, err
 	}
-	path, realPath, conf := filepath.Join(dir, moduleFile), filepath.Join(dir, "real.so"), filepath.Join(dir, confFile)
-	if len(conf) >= pathBytes || len(realPath) >= pathBytes {
-		return nil, fmt.Errorf("%s is longer than %d bytes", conf, pathBytes)
-	}
-	if err := errors.Join(os.WriteFile(path, shared, 0o700), os.WriteFile(realPath, real, 0o700)); err != nil {
+	token, err := newToken(ctx, dir)
+	if err != nil {
 		return nil, err
 	}
-	c, err := mapControl(path + ".control")
+	m := &Module{token, c}
+	m.forget()
+	return m, nil
+}
+
+// install puts a module over the one at path into dir. The variable of the environment is for the
+// real module only.
+func install(dir, path, variable, value string) (*control, error) {
+	shared, err := compile()
+	if err != nil {
+		return nil, err
+	}
+	// The loader tells libraries apart by their inode, so a copy has a state of its own.
+	real, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	module, realPath := filepath.Join(dir, moduleFile), filepath.Join(dir, "real.so")
+	if len(value) >= pathBytes || len(realPath) >= pathBytes {
+		return nil, fmt.Errorf("%s is longer than %d bytes", value, pathBytes)
+	}
+	if err := errors.Join(os.WriteFile(module, shared, 0o700), os.WriteFile(realPath, real, 0o700)); err != nil {
+		return nil, err
+	}
+	c, err := mapControl(module + ".control")
 	if err != nil {
 		return nil, err
 	}
 	copy(c.real[:], realPath)
-	copy(c.conf[:], conf)
+	copy(c.variable[:], variable)
+	copy(c.value[:], value)
 	c.seed.Store(1)
 	c.size.Store(uint64(unsafe.Sizeof(control{})))
 	return c, nil
 }
 
-// newToken makes a token in a folder of its own in dir, through the module at path, whose SoftHSM
-// reads the configuration file in dir.
-func newToken(ctx context.Context, dir, path string) (*hsmtest.Token, error) {
+// newToken makes a token in a folder of its own in dir, through the module there.
+func newToken(ctx context.Context, dir string) (*hsmtest.Token, error) {
 	tokens, conf, pin := filepath.Join(dir, "tokens"), filepath.Join(dir, confFile), filepath.Join(dir, "pin")
+	path := filepath.Join(dir, moduleFile)
 	text := "directories.tokendir = " + tokens + "\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
 	tk := &hsmtest.Token{
 		Label: "test-" + strings.ToLower(rand.Text()[:20]), PIN: rand.Text()[:12], SOPIN: rand.Text()[:12],

@@ -139,7 +139,7 @@ enum { NEVER, TIMES, ALWAYS, RATE }; // for TIMES the value counts down; for RAT
 struct control {
 	word size; // of this structure: both sides must mean the same
 	char real[PATH_BYTES]; // the real module
-	char conf[PATH_BYTES]; // what it finds as SOFTHSM2_CONF in its environment
+	char variable[PATH_BYTES], value[PATH_BYTES]; // what it finds in its environment
 	word seed, draws;
 	word todo;   // bits of enum todo
 	word pulled; // not 0: there is no token
@@ -468,7 +468,7 @@ static struct control *map_control(void) {
 }
 
 static char *own_getenv(const char *name) {
-	return strcmp(name, "SOFTHSM2_CONF") == 0 ? control->conf : getenv(name);
+	return strcmp(name, control->variable) == 0 ? control->value : getenv(name);
 }
 
 // redirect makes the relocations that stand for getenv point to own_getenv. The process has one
@@ -476,7 +476,8 @@ static char *own_getenv(const char *name) {
 static void redirect(struct link_map *map, ElfW(Rela) *rela, size_t bytes, ElfW(Sym) *symbols, const char *names) {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	for (size_t i = 0; rela != NULL && i < bytes / sizeof *rela; i++) {
-		if (strcmp(names + symbols[rela[i].r_info >> (sizeof(void *) == 8 ? 32 : 8)].st_name, "getenv") != 0)
+		const char *name = names + symbols[rela[i].r_info >> (sizeof(void *) == 8 ? 32 : 8)].st_name;
+		if (strcmp(name, "getenv") != 0 && strcmp(name, "secure_getenv") != 0)
 			continue;
 		uintptr_t slot = map->l_addr + rela[i].r_offset;
 		if (mprotect((void *)(slot & ~(page - 1)), page, PROT_READ | PROT_WRITE) == 0)
