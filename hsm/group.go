@@ -264,7 +264,7 @@ func do[T any](ctx context.Context, c *copies, operation string, f keyOp[T]) (do
 	for end := time.Now().Add(lostSecondsMax * time.Second); ; {
 		var errs []error
 		for _, i := range c.order() {
-			d, err := doAt(ctx, c, i, call{operation: operation, tries: 1, impatient: true}, f)
+			d, err := doAt(ctx, c, i, call{operation: operation, tries: 1, impatient: true, shared: true}, f)
 			if err == nil || !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
 				return d, err
 			}

@@ -14,6 +14,8 @@ import (
 type Call struct {
 	Token     string // label
 	Key       string // label; empty where there is no key
+	KeyID     string // CKA_ID in hexadecimal
+	Shared    bool   // the key is that of a [Group]
 	Purpose   Purpose
 	Operation string        // sign, decrypt, mac, seal, open, ecdh ...; empty for administration
 	Code      string        // of PKCS#11, such as CKR_DEVICE_ERROR; empty for none
@@ -42,7 +44,7 @@ func (t *token) report(c call, err error, queued, took time.Duration) {
 	}
 	seen := Call{Token: t.info.Label, Operation: c.operation, Err: err, Queued: queued, Took: took}
 	if c.key != nil {
-		seen.Key, seen.Purpose = c.key.Label, c.key.Purpose
+		seen.Key, seen.KeyID, seen.Purpose, seen.Shared = c.key.Label, c.key.ID, c.key.Purpose, c.shared
 	}
 	if code := codeOf(err); err != nil && code != pkcs11.CKR_OK {
 		seen.Code = codeName(code)

@@ -53,6 +53,7 @@ type call struct {
 	key       *KeyInfo
 	tries     int
 	impatient bool // fails at once if the device is lost
+	shared    bool // the key is that of a group
 }
 
 type sessionFunc = func(*pkcs11.Ctx, pkcs11.SessionHandle) error

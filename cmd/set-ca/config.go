@@ -22,6 +22,7 @@ import (
 // config is the configuration file. testdata/config/ca.yaml is a full example.
 type config struct {
 	Listen     string       `yaml:"listen"`
+	Metrics    string       `yaml:"metrics"`
 	Database   string       `yaml:"database"`
 	Issuer     string       `yaml:"issuer"`
 	Network    set.BIN      `yaml:"network-id"`

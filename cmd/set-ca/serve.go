@@ -33,9 +33,14 @@ func serve(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
+	stop, err := cli.ServeMetrics(cfg.Metrics, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
-	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
 	issuer := finnet.NewClient(cfg.Issuer, log)
 	defer issuer.Close()
 	server, closeDB, err := cfg.open(c, ring, issuer, log)

@@ -48,6 +48,7 @@ func newApp() *urfave.App {
 // config is the configuration file. testdata/config/gateway.yaml is a full example.
 type config struct {
 	Listen      string          `yaml:"listen"`
+	Metrics     string          `yaml:"metrics"`
 	Database    string          `yaml:"database"`
 	Issuer      string          `yaml:"issuer"`
 	AcquirerBIN set.BIN         `yaml:"acquirer-bin"`

@@ -20,6 +20,12 @@ func serve(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
+	stop, err := cli.ServeMetrics(cfg.Metrics, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	endpoint, err := cfg.Identity.Endpoint(c.Context, ring, cfg.Trust, pki.Pgwy)
@@ -35,7 +41,6 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
 	issuer := finnet.NewClient(cfg.Issuer, log)
 	defer issuer.Close()
 	g, err := gateway.New(gateway.Config{

@@ -55,6 +55,7 @@ func newApp() *urfave.App {
 type config struct {
 	Listen    string `yaml:"listen"`
 	HTTP      string `yaml:"http"`
+	Metrics   string `yaml:"metrics"`
 	Database  string `yaml:"database"`
 	LookupKey string `yaml:"lookup-key"`
 	SealKey   string `yaml:"seal-key"`

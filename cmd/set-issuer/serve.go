@@ -20,12 +20,17 @@ const (
 	closeTimeout = 5 * time.Second
 )
 
-func serve(c *urfave.Context) error {
+func serve(c *urfave.Context) (err error) {
 	cfg, err := load(c)
 	if err != nil {
 		return err
 	}
 	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
+	stop, err := cli.ServeMetrics(cfg.Metrics, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	i, closeAll, err := cfg.open(c, log)
 	if err != nil {
 		return err

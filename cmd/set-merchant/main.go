@@ -49,6 +49,7 @@ func newApp() *urfave.App {
 // config is the configuration file. testdata/config/merchant.yaml is a full example.
 type config struct {
 	Listen           string           `yaml:"listen"`
+	Metrics          string           `yaml:"metrics"`
 	BaseURL          string           `yaml:"base-url"`
 	Database         string           `yaml:"database"`
 	Catalogue        string           `yaml:"catalogue"`

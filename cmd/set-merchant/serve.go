@@ -20,6 +20,12 @@ func serve(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
+	stop, err := cli.ServeMetrics(cfg.Metrics, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	store, err := merchant.OpenStore(c.Context, cfg.Database)
@@ -27,7 +33,6 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
 	m, err := cfg.merchant(c.Context, ring, store, log)
 	if err != nil {
 		return err
