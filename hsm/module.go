@@ -20,8 +20,9 @@ const drainSecondsMax = 5
 // administrative call. Crypto11 insists on initialising it itself, so a library that is not
 // initialised is looked through in a short session of our own before crypto11 takes over.
 type module struct {
-	path string
-	lib  *pkcs11.Ctx // loaded for good: some libraries do not survive being unloaded
+	path   string
+	lib    *pkcs11.Ctx // loaded for good: some libraries do not survive being unloaded
+	direct direct
 
 	admin  mutex // serialises opening, closing, listing, initialising and recovering tokens
 	create mutex // serialises the creation of keys: SoftHSM fails when two are made at once, in any token
@@ -60,8 +61,12 @@ func loadModule(path string) (*module, error) {
 	if lib == nil {
 		return nil, fmt.Errorf("%s is not a PKCS#11 library that can be loaded: %w", canonical, ErrUnavailable)
 	}
+	functions, err := directly(canonical)
+	if err != nil {
+		return nil, err
+	}
 	m := &module{
-		path: canonical, lib: lib, open: map[string]*token{},
+		path: canonical, lib: lib, direct: functions, open: map[string]*token{},
 		admin: make(mutex, 1), create: make(mutex, 1),
 	}
 	modules.byPath[canonical] = m

@@ -55,21 +55,23 @@ func findSealer(ctx context.Context, members []*member, label string) (*Sealer, 
 	// A secret key shows who it is by opening what it has sealed.
 	var known sync.Mutex
 	var sample []byte
-	same := func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) error {
-		known.Lock()
-		defer known.Unlock()
-		if sample == nil {
-			sealed, err := sealOnToken(lib, sh, h, []byte("is this the same key?"), nil)
-			sample = sealed
-			return err
-		}
-		if _, err := openOnToken(lib, sh, h, sample, nil); lossOf(err) == lossNone && err != nil || lossOf(err) == lossUnclear {
-			return errAnotherKey
-		} else {
+	same := func(k *key) keyFunc {
+		return func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) error {
+			known.Lock()
+			defer known.Unlock()
+			if sample == nil {
+				sealed, err := sealOnToken(k.tok.m.direct, lib, sh, h, []byte("is this the same key?"), nil)
+				sample = sealed
+				return err
+			}
+			_, err := openOnToken(lib, sh, h, sample, nil)
+			if l := lossOf(err); err != nil && (l == lossNone || l == lossUnclear) {
+				return errAnotherKey
+			}
 			return err
 		}
 	}
-	if err := c.adoptAll(ctx, func(ctx context.Context, k *key) error { return k.adopt(ctx, same) }); err != nil {
+	if err := c.adoptAll(ctx, func(ctx context.Context, k *key) error { return k.adopt(ctx, same(k)) }); err != nil {
 		return nil, err
 	}
 	return &Sealer{copies: c, seals: new(atomic.Uint64)}, nil
@@ -92,12 +94,12 @@ func (s *Sealer) Seal(plaintext, aad []byte) ([]byte, error) {
 	ctx, cancel := briefly(s.ctx)
 	defer cancel()
 	plaintext, aad = bytes.Clone(plaintext), bytes.Clone(aad)
-	sealed, err := do(ctx, s.copies, "seal", func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	sealed, err := do(ctx, s.copies, "seal", func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 		if s.seals.Add(1) > sealsMax {
 			s.seals.Store(sealsMax)
 			return nil, errors.New("the key has sealed 2^32 times: generate a new one")
 		}
-		return sealOnToken(lib, sh, h, plaintext, aad)
+		return sealOnToken(k.tok.m.direct, lib, sh, h, plaintext, aad)
 	})
 	if err != nil {
 		return nil, s.copies.fail(fmt.Errorf("seal: %w", err))
@@ -134,8 +136,8 @@ func (s *Sealer) Open(sealed, aad []byte) ([]byte, error) {
 
 // works seals and opens something of no meaning.
 func (s *Sealer) works(ctx context.Context) error {
-	_, err := do(ctx, s.copies, "try", func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
-		sealed, err := sealOnToken(lib, sh, h, []byte("still working"), nil)
+	_, err := do(ctx, s.copies, "try", func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+		sealed, err := sealOnToken(k.tok.m.direct, lib, sh, h, []byte("still working"), nil)
 		if err != nil {
 			return nil, err
 		}
@@ -144,7 +146,7 @@ func (s *Sealer) works(ctx context.Context) error {
 	return err
 }
 
-func sealOnToken(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, plaintext, aad []byte) ([]byte, error) {
+func sealOnToken(d direct, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, plaintext, aad []byte) ([]byte, error) {
 	nonce := make([]byte, gcmNonceBytes, gcmNonceBytes+len(plaintext)+gcmTagBytes)
 	rand.Read(nonce)
 	params := pkcs11.NewGCMParams(nonce, aad, gcmTagBytes*8)
@@ -152,9 +154,9 @@ func sealOnToken(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle
 	if err := lib.EncryptInit(sh, mechanism(pkcs11.CKM_AES_GCM, params), h); err != nil {
 		return nil, named("C_EncryptInit", err)
 	}
-	sealed, err := lib.Encrypt(sh, plaintext)
+	sealed, err := d.encrypt(sh, plaintext, len(plaintext)+gcmTagBytes)
 	if err != nil {
-		return nil, named("C_Encrypt", err)
+		return nil, err
 	}
 	if len(sealed) != len(plaintext)+gcmTagBytes {
 		return nil, errors.New("the token's ciphertext has a wrong length")
