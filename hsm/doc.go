@@ -2,8 +2,9 @@
 //
 // A token is named by an RFC 7512 URI and opened with [Open]; a key is named by its label and made
 // with [Token.GenerateKey] for one [Purpose], which fixes what the token will ever let it do. Keys
-// are used through Go's own interfaces, [crypto.Signer] and [crypto.Decrypter], and through [MAC] and
-// [Sealer]. No private or secret key leaves its token.
+// are used through Go's own interfaces, [crypto.Signer] and [crypto.Decrypter], and through [MAC],
+// [Sealer] and [Deriver]. No private or secret key leaves its token in the clear; one that was made to
+// be copied ([Token.GenerateWrappableKey]) leaves it wrapped, for another token.
 //
 // # One owner per library
 //
@@ -12,22 +13,46 @@
 // initialises, logs in, logs out and finalises, and it waits for running calls before it does. It
 // is the reason to open every token of the process through this package.
 //
-// Signatures and key generation go through crypto11, everything else through miekg/pkcs11, on the
-// same initialised library. Crypto11 never sees a PIN: the login belongs to the owner, and PKCS#11
-// logs in a whole process.
+// Crypto11 initialises the library and makes key pairs; everything else goes through miekg/pkcs11 in
+// sessions of our own, because a session must be closed when a call in it has failed, and left when a
+// call does not return. Crypto11 never sees a PIN: the login belongs to the owner, and PKCS#11 logs in a
+// whole process.
+//
+// # Lost devices
+//
+// A session that was closed, a login that has ended, a device that was pulled out, restarted or
+// replaced behind a network, a library that wants to be initialised again: each is noticed by the call
+// that meets it, and mended behind the callers' backs, by a new session, a new login, or the library's
+// initialisation, whichever is enough. A goroutine of its own tries, first after 25 ms and then ever
+// more seldom up to 0.8 s, until the token is back or closed; a library whose other tokens are at work
+// is left alone nine times as long as an attempt has taken. Callers wait up to 3 seconds. What may be
+// repeated is repeated: signatures, decryption, MACs, sealing (with another nonce), reading. The making
+// and the destruction of objects are not. A caller gets a result, or an error that matches
+// [ErrUnavailable] and says "device unavailable, retry".
+//
+// After a loss every key is looked up again and compared with what was known of it: CKA_ID, public
+// key, usages, and for secret keys what they make of a known text. A handle is never carried over.
+//
+// The PIN is asked for again from its source when a login is needed. A PIN that the token has refused
+// is never sent again: callers get the *[PINError] until the source gives another.
+//
+// A library may hang. Calls run on goroutines of their own, and a caller leaves when its context ends
+// (bind a key with WithContext) or after 30 seconds; the call that hangs keeps its place until it
+// returns. When all places are taken so, callers are turned away at once.
+//
+// Several tokens that hold the same key are a [Group]: calls go to those that are well, the least busy
+// first, and from a lost one to the next.
 //
 // # What is checked
 //
-// A wrong PIN is tried once. A new key's attributes are read back, and a key that differs from what
-// was asked for is destroyed. Every signature is verified with the public key before it is returned,
-// because a handle that has outlived its session can name another key. A session in which a call
-// failed is closed, because some libraries leave the failed operation pending in it; crypto11 does
-// not let go of its sessions, and so it gets nothing to sign that has not been checked, and nothing
-// to decrypt.
+// A new key's attributes are read back, and a key that differs from what was asked for is destroyed.
+// Every signature is verified with the public key before it is returned, because a handle that has
+// outlived its session can name another key. Padding that the token does not decode as it must is
+// decoded here, in constant time.
 //
 // # Limits
 //
-// At most 8 calls run on a token at a time, and none beside the making of a key; the others wait, up
-// to their context's end, or 30 seconds where the interface has no context. A session lost to a restarted device is an error that matches
-// [ErrUnavailable] until the token is closed and opened again.
+// At most 8 calls run on a token at a time, in the order in which they came, and none beside the making
+// of a key; the others wait, up to their context's end, or 30 seconds where there is none. See
+// [Observe] for how long they do.
 package hsm
