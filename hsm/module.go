@@ -30,10 +30,16 @@ type module struct {
 	// gate is entered by every call of the library, and shut while the library is initialised or
 	// finalised. Who shuts it holds admin.
 	gate gate
-	open map[string]*token // by serial number; guarded by admin
+	open map[tokenID]*token // guarded by admin
 	// stuck is set when a token could not be closed: then the library stays initialised.
 	stuck bool // guarded by admin
 }
+
+// tokenID tells the tokens of a library apart. Not by the serial number alone, because NSS has two tokens,
+// both with the number 0.
+type tokenID struct{ serial, label string }
+
+func (i TokenInfo) id() tokenID { return tokenID{i.Serial, i.Label} }
 
 var modules = struct {
 	sync.Mutex
@@ -66,7 +72,7 @@ func loadModule(path string) (*module, error) {
 		return nil, err
 	}
 	m := &module{
-		path: canonical, lib: lib, direct: functions, open: map[string]*token{},
+		path: canonical, lib: lib, direct: functions, open: map[tokenID]*token{},
 		admin: make(mutex, 1), create: make(mutex, 1),
 	}
 	modules.byPath[canonical] = m

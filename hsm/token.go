@@ -95,7 +95,7 @@ func (m *module) openToken(ctx context.Context, uri URI, pin PINFunc) (*Token, e
 	if err != nil {
 		return nil, err
 	}
-	if t, ok := m.open[slot.info.Serial]; ok && t.refs > 0 {
+	if t, ok := m.open[slot.info.id()]; ok && t.refs > 0 {
 		return t.again(ctx, uri, pin)
 	}
 	n, err := callsMax(slot.sessionsMax)
@@ -123,7 +123,7 @@ func (m *module) openToken(ctx context.Context, uri URI, pin PINFunc) (*Token, e
 	if err != nil {
 		return nil, fmt.Errorf("open token %q: %w", slot.info.Label, err)
 	}
-	m.open[slot.info.Serial] = t
+	m.open[slot.info.id()] = t
 	return &Token{token: t}, nil
 }
 
@@ -318,7 +318,7 @@ func (m *module) closeToken(t *token) error {
 		return nil
 	}
 	t.stopRecovery()
-	delete(m.open, t.info.Serial)
+	delete(m.open, t.info.id())
 	closed := false
 	err := m.alone(func() error {
 		closed = true
