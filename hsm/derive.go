@@ -8,7 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"time"
+	"sync"
 
 	"github.com/miekg/pkcs11"
 )
@@ -16,10 +16,10 @@ import (
 // Deriver is a private key that agrees on secrets by elliptic curve Diffie-Hellman. It may be used by
 // several goroutines.
 type Deriver struct {
-	key    *key
+	copies *copies
 	public *ecdh.PublicKey
-	peer   pointForm
-	ctx    context.Context // nil: none
+	forms  *sync.Map // *key to pointForm
+	ctx    context.Context
 }
 
 // pointForm is how a token wants the peer's point.
@@ -33,32 +33,50 @@ const (
 // Deriver returns the key pair labelled label, made for derivation. It tries the key with one made
 // here for the occasion, which proves that the private key belongs to the public key.
 func (t *Token) Deriver(ctx context.Context, label string) (*Deriver, error) {
-	k, err := t.find(ctx, label)
+	return findDeriver(ctx, t.alone(), label)
+}
+
+// Deriver returns the key pair labelled label, made for derivation.
+func (g *Group) Deriver(ctx context.Context, label string) (*Deriver, error) {
+	return findDeriver(ctx, g.members, label)
+}
+
+func findDeriver(ctx context.Context, members []*member, label string) (*Deriver, error) {
+	c, err := findCopies(ctx, members, label, func(k *key) error {
+		if k.info.Purpose != PurposeDerive {
+			return k.fail(fmt.Errorf("derive: %w: they are %v", ErrNotPermitted, k.info.Usages))
+		}
+		if _, ok := k.info.Public.(*ecdsa.PublicKey); !ok || k.info.Type == "" {
+			return k.fail(errors.New("its public key is not in the token, or not of a supported curve"))
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	if k.info.Purpose != PurposeDerive {
-		return nil, k.fail(fmt.Errorf("derive: %w: they are %v", ErrNotPermitted, k.info.Usages))
+	public, err := c.info.Public.(*ecdsa.PublicKey).ECDH()
+	if err != nil {
+		return nil, c.fail(err)
 	}
-	pub, ok := k.info.Public.(*ecdsa.PublicKey)
-	if !ok || k.info.Type == "" {
-		return nil, k.fail(errors.New("its public key is not in the token, or not of a supported curve"))
-	}
-	d := &Deriver{key: k}
-	if d.public, err = pub.ECDH(); err != nil {
-		return nil, k.fail(err)
-	}
-	err = k.use(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) (err error) {
-		d.peer, err = proveDerivation(lib, sh, h, d.public)
-		return err
+	d := &Deriver{copies: c, public: public, forms: &sync.Map{}}
+	err = c.adoptAll(ctx, func(ctx context.Context, k *key) error {
+		// A secret by another key cannot be told from one by this key, so the proof comes before.
+		return k.adopt(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) error {
+			form, err := proveDerivation(lib, sh, h, public)
+			if err != nil {
+				return fmt.Errorf("try the key: %w", err)
+			}
+			d.forms.Store(k, form)
+			return nil
+		})
 	})
 	if err != nil {
-		return nil, k.fail(fmt.Errorf("try the key: %w", err))
+		return nil, err
 	}
 	return d, nil
 }
 
-// WithContext returns the key for calls that end with ctx.
+// WithContext returns the same key bound to ctx: when ctx ends, its calls return.
 func (d *Deriver) WithContext(ctx context.Context) *Deriver {
 	bound := *d
 	bound.ctx = ctx
@@ -72,26 +90,19 @@ func (d *Deriver) Public() *ecdh.PublicKey { return d.public }
 // full length. The secret has left the token: put it through a key derivation function, and clear it.
 func (d *Deriver) ECDH(peer *ecdh.PublicKey) ([]byte, error) {
 	if peer == nil || peer.Curve() != d.public.Curve() {
-		return nil, d.key.fail(fmt.Errorf("derive: the peer's key is not of the key's curve, %v", d.public.Curve()))
+		return nil, d.copies.fail(fmt.Errorf("derive: the peer's key is not of the key's curve, %v", d.public.Curve()))
 	}
-	ctx := d.ctx
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, waitSecondsMax*time.Second, errBusy)
+	ctx, cancel := briefly(d.ctx)
 	defer cancel()
-	secrets := make(chan []byte, 1) // not a variable: an abandoned call may still come to its end
-	err := d.key.use(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) error {
-		secret, err := sharedSecret(lib, sh, h, peer, d.peer)
-		if err == nil {
-			secrets <- secret
-		}
-		return err
+	secret, err := do(ctx, d.copies, "ecdh", func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+		stored, _ := d.forms.Load(k)
+		form, _ := stored.(pointForm) // there since the key was tried
+		return sharedSecret(lib, sh, h, peer, form)
 	})
 	if err != nil {
-		return nil, d.key.fail(fmt.Errorf("derive: %w", err))
+		return nil, d.copies.fail(fmt.Errorf("derive: %w", err))
 	}
-	return <-secrets, nil
+	return secret.value, nil
 }
 
 // proveDerivation compares what the private key h shares with a key made here with what that key
@@ -130,8 +141,8 @@ func sharedSecret(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandl
 	if form == pointWrapped {
 		point = append([]byte{0x04, byte(len(point))}, point...) // shorter than 128 bytes on every curve we know
 	}
-	params := pkcs11.NewECDH1DeriveParams(pkcs11.CKD_NULL, nil, point)
-	derived, err := lib.DeriveKey(sh, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_ECDH1_DERIVE, params)}, h, []*pkcs11.Attribute{
+	m := mechanism(pkcs11.CKM_ECDH1_DERIVE, pkcs11.NewECDH1DeriveParams(pkcs11.CKD_NULL, nil, point))
+	derived, err := lib.DeriveKey(sh, m, h, []*pkcs11.Attribute{
 		ofClass(pkcs11.CKO_SECRET_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_GENERIC_SECRET),
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
 		pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, false), pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true),

@@ -136,3 +136,28 @@ func TestNewKindsOfKeysAreReadBack(t *testing.T) {
 		}
 	}
 }
+
+// Tokens write an Ed25519 public key in four ways.
+func TestParseEd25519(t *testing.T) {
+	t.Parallel()
+	pub, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oid, name := []byte{6, 3, 0x2b, 0x65, 0x70}, append([]byte{0x13, 12}, "edwards25519"...)
+	begins := append([]byte{4, 30}, pub[2:]...) // a raw point that looks like an OCTET STRING
+	for _, tt := range []struct{ params, point, want []byte }{
+		{oid, pub, pub}, {oid, append([]byte{4, 32}, pub...), pub}, {name, pub, pub}, {name, append([]byte{4, 32}, pub...), pub},
+		{oid, begins, begins}, {[]byte{6, 3, 0x2b, 0x65, 0x71}, pub, nil},
+	} {
+		got, err := hsm.ParseEd25519(tt.params, tt.point)
+		if key, _ := got.(ed25519.PublicKey); err != nil || !bytes.Equal(key, tt.want) {
+			t.Errorf("parameters %x, point %x: got %x, %v; want %x", tt.params, tt.point, key, err, tt.want)
+		}
+	}
+	for _, point := range [][]byte{nil, pub[1:], append([]byte{4, 31}, pub[1:]...)} {
+		if got, err := hsm.ParseEd25519(oid, point); err == nil {
+			t.Errorf("point %x: got %v, want an error", point, got)
+		}
+	}
+}

@@ -1,12 +1,14 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -260,8 +262,7 @@ func (t *Token) generateEd25519(public, private []*pkcs11.Attribute) (err error)
 	for _, curve := range [][]byte{derEd25519, derEd25519Name} {
 		template := append(slices.Clone(public), ofClass(pkcs11.CKO_PUBLIC_KEY), kind, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, curve))
 		err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-			mechanism := []*pkcs11.Mechanism{pkcs11.NewMechanism(ckmECEdwardsKeyPairGen, nil)}
-			_, _, err := lib.GenerateKeyPair(sh, mechanism, template, private)
+			_, _, err := lib.GenerateKeyPair(sh, mechanism(ckmECEdwardsKeyPairGen, nil), template, private)
 			return err
 		})
 		switch codeOf(err) {
@@ -311,14 +312,35 @@ func finish(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, lab
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
 	}
 	final := append(slices.Clone(name), pkcs11.NewAttribute(pkcs11.CKA_MODIFIABLE, false))
-	if _, err := lib.CopyObject(sh, h, final); err == nil {
-		return named("C_DestroyObject", lib.DestroyObject(sh, h))
+	if copied, err := lib.CopyObject(sh, h, final); err == nil {
+		same, err := samePast(lib, sh, h, copied)
+		if err == nil && same {
+			return named("C_DestroyObject", lib.DestroyObject(sh, h))
+		}
+		if err := errors.Join(err, named("C_DestroyObject", lib.DestroyObject(sh, copied))); err != nil {
+			return err
+		}
 	}
-	// Not every token copies keys. Then the key stays modifiable, unless this can be set afterwards.
+	// Not every token copies keys, and NSS forgets that the copy was always sensitive. Then the key stays
+	// modifiable, unless this can be set afterwards.
 	if err := lib.SetAttributeValue(sh, h, final); err == nil {
 		return nil
 	}
 	return named("C_SetAttributeValue", lib.SetAttributeValue(sh, h, name))
+}
+
+// samePast reports whether the token says the same of where two keys come from.
+func samePast(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, a, b pkcs11.ObjectHandle) (bool, error) {
+	past := []uint{pkcs11.CKA_LOCAL, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_NEVER_EXTRACTABLE}
+	ofA, err := readAttributes(lib, sh, a, past...)
+	if err != nil {
+		return false, err
+	}
+	ofB, err := readAttributes(lib, sh, b, past...)
+	if err != nil {
+		return false, err
+	}
+	return maps.EqualFunc(ofA, ofB, bytes.Equal), nil
 }
 
 func oneObject(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, class uint, id []byte) (pkcs11.ObjectHandle, error) {
@@ -351,15 +373,15 @@ func (t *Token) checkNew(label string, id []byte, p plan, typ KeyType) (KeyInfo,
 	}
 	check(k.class == p.class, "class")
 	check(info.ID == hex.EncodeToString(id), "CKA_ID")
-	check(info.Type == typ || p.origin == originUnwrapped && info.Type == AES && typ.isAES(), "type")
+	check(info.Type == typ || p.origin == originUnwrapped && info.Type.fits(typ), "type")
 	check(slices.Equal(info.Usages, p.usages), fmt.Sprintf("usages %v", info.Usages))
 	check(info.Private, "CKA_PRIVATE false")
 	check(info.Sensitive, "CKA_SENSITIVE false")
 	check(info.Extractable == (p.origin == originWrappable), fmt.Sprintf("CKA_EXTRACTABLE %t", info.Extractable))
 	if p.origin != originUnwrapped {
+		// CKA_LOCAL is not looked at: it says nothing that we do not know, and NSS sets it for no key.
 		check(info.AlwaysSensitive, "CKA_ALWAYS_SENSITIVE false")
 		check(info.NeverExtractable == (p.origin == originToken), fmt.Sprintf("CKA_NEVER_EXTRACTABLE %t", info.NeverExtractable))
-		check(info.Local, "CKA_LOCAL false")
 	}
 	if len(wrong) > 0 {
 		return KeyInfo{}, fmt.Errorf("the token made a key that differs from what was asked for (%s): the key was destroyed",

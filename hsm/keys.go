@@ -54,6 +54,11 @@ const (
 // isAES reports whether keys of type k are AES keys.
 func (k KeyType) isAES() bool { return k == AES || k == AES128 || k == AES256 }
 
+// fits reports whether one key can be of type k in one token and of type other in another.
+func (k KeyType) fits(other KeyType) bool {
+	return k == other || k.isAES() && other.isAES() && (k == AES || other == AES)
+}
+
 // KeyInfo is a key as its token describes it; nothing in it is remembered from the key's making.
 //
 // A key that [Token.GenerateKey] made is sensitive, not extractable, and has been both always. One

@@ -285,6 +285,11 @@ func subjectKeyID(pub crypto.PublicKey) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return spkiKeyID(der)
+}
+
+// spkiKeyID is subjectKeyID of a DER SubjectPublicKeyInfo.
+func spkiKeyID(der []byte) ([]byte, error) {
 	var spki struct {
 		Algorithm asn1.RawValue
 		Key       asn1.BitString

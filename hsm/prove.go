@@ -9,13 +9,10 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1" // of RSAES-OAEP, where a token has no other; no collision matters there
 	"crypto/sha256"
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"hash"
-	"math/big"
 	"slices"
 
 	"github.com/miekg/pkcs11"
@@ -34,10 +31,10 @@ const checkValueMessage = "check value of this key"
 func checkValue(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, info KeyInfo) ([]byte, error) {
 	switch {
 	case info.Type == HMACSHA256 && slices.Contains(info.Usages, "sign"):
-		sum, err := signOnce(lib, sh, h, pkcs11.CKM_SHA256_HMAC, []byte(checkValueMessage))
+		sum, err := hmacOnToken(lib, sh, h, []byte(checkValueMessage))
 		return sum[:min(len(sum), checkValueBytes)], err
 	case info.Type.isAES() && slices.Contains(info.Usages, "encrypt"):
-		if err := lib.EncryptInit(sh, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_ECB, nil)}, h); err != nil {
+		if err := lib.EncryptInit(sh, mechanism(pkcs11.CKM_AES_ECB, nil), h); err != nil {
 			return nil, named("C_EncryptInit", err)
 		}
 		block, err := lib.Encrypt(sh, make([]byte, 16))
@@ -75,50 +72,26 @@ func prove(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, purp
 
 var errAnother = errors.New("it is the private key to another public key")
 
-// sha256Info is the DER before a SHA-256 digest in PKCS #1 v1.5 (RFC 8017, section 9.2, note 1).
-var sha256Info = []byte{0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20}
-
 func proveSignature(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, pub crypto.PublicKey) error {
 	// What is signed is a digest of a sentence and of randomness, so that it is good for nothing else.
 	digest := sha256.Sum256([]byte("proof that a private key belongs to its public key " + rand.Text()))
-	ok := false
-	switch pub := pub.(type) {
-	case *rsa.PublicKey:
-		sig, err := signOnce(lib, sh, h, pkcs11.CKM_RSA_PKCS, slices.Concat(sha256Info, digest[:]))
-		if err != nil {
-			return err
-		}
-		ok = rsa.VerifyPKCS1v15(pub, crypto.SHA256, digest[:], sig) == nil
-	case *ecdsa.PublicKey:
-		sig, err := signOnce(lib, sh, h, pkcs11.CKM_ECDSA, digest[:])
-		if err != nil {
-			return err
-		}
-		n := len(sig) / 2
-		ok = ecdsa.Verify(pub, digest[:], new(big.Int).SetBytes(sig[:n]), new(big.Int).SetBytes(sig[n:]))
-	case ed25519.PublicKey:
-		sig, err := signOnce(lib, sh, h, ckmEDDSA, digest[:])
-		if err != nil {
-			return err
-		}
-		ok = ed25519.Verify(pub, digest[:], sig)
+	hash := crypto.SHA256
+	if _, ok := pub.(ed25519.PublicKey); ok {
+		hash = 0
 	}
-	if !ok {
-		return errAnother
+	job, err := newSignature(pub, digest[:], hash)
+	if err != nil {
+		return err
 	}
-	return nil
+	sig, err := job.make(nil, lib, sh, h)
+	if err == nil {
+		sig, err = job.finish(sig)
+	}
+	if err == nil && job.verify(sig) != nil {
+		err = errAnother
+	}
+	return err
 }
-
-func signOnce(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, mechanism uint, data []byte) ([]byte, error) {
-	if err := lib.SignInit(sh, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}, h); err != nil {
-		return nil, named("C_SignInit", err)
-	}
-	sig, err := lib.Sign(sh, data)
-	return sig, named("C_Sign", err)
-}
-
-// oaepHashes are the hashes of RSAES-OAEP by their wrapping.
-var oaepHashes = map[uint]func() hash.Hash{pkcs11.CKM_SHA256: sha256.New, pkcs11.CKM_SHA_1: sha1.New}
 
 // proveRSA lets use decrypt 32 random bytes, encrypted for pub with the hash that the token has, and
 // return what shows that it could.
@@ -130,7 +103,7 @@ func proveRSA(pub *rsa.PublicKey, use func(by wrapping, ciphertext []byte) ([]by
 		if !by.isRSA() {
 			continue
 		}
-		ciphertext, err := rsa.EncryptOAEP(oaepHashes[by.hash](), rand.Reader, pub, message, nil)
+		ciphertext, err := rsa.EncryptOAEP(by.hash.New(), rand.Reader, pub, message, nil)
 		if err != nil {
 			return err
 		}
@@ -147,11 +120,7 @@ func proveRSA(pub *rsa.PublicKey, use func(by wrapping, ciphertext []byte) ([]by
 
 func proveDecryption(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, pub *rsa.PublicKey) error {
 	decrypt := func(by wrapping, ciphertext []byte) ([]byte, error) {
-		if err := lib.DecryptInit(sh, by.parameters(), h); err != nil {
-			return nil, named("C_DecryptInit", err)
-		}
-		message, err := lib.Decrypt(sh, ciphertext)
-		return message, named("C_Decrypt", err)
+		return rsaOnToken(lib, sh, h, ciphertext, by.parameters())
 	}
 	return proveRSA(pub, decrypt, func(message []byte) []byte { return message })
 }
@@ -168,7 +137,7 @@ func proveUnwrapping(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHa
 		if err != nil {
 			return nil, named("C_UnwrapKey", err)
 		}
-		sum, err := signOnce(lib, sh, made, pkcs11.CKM_SHA256_HMAC, []byte(checkValueMessage))
+		sum, err := hmacOnToken(lib, sh, made, []byte(checkValueMessage))
 		return sum, errors.Join(err, named("C_DestroyObject", lib.DestroyObject(sh, made)))
 	}
 	return proveRSA(pub, unwrap, func(message []byte) []byte {

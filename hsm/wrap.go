@@ -25,19 +25,18 @@ const wrapReceiverBitsMin = 2048
 type wrapping struct {
 	name      string
 	mechanism uint
-	hash      uint // of RSAES-OAEP; 0: AES
-	mgf       uint
+	hash      crypto.Hash // of RSAES-OAEP; 0: AES
 }
 
 // The mechanisms in the order in which they are tried. SoftHSM has no KWP, and pads a private key
 // with zeros before it wraps it with the others; so its wrapped keys go to tokens that overlook
 // them, which SoftHSM does.
 var wrappings = []wrapping{
-	{name: "aes-kwp", mechanism: ckmAESKeyWrapKWP}, // RFC 5649
-	{name: "aes-kw-pad", mechanism: pkcs11.CKM_AES_KEY_WRAP_PAD},
-	{name: "aes-kw", mechanism: pkcs11.CKM_AES_KEY_WRAP}, // RFC 3394
-	{"rsa-oaep-sha256", pkcs11.CKM_RSA_PKCS_OAEP, pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256},
-	{"rsa-oaep-sha1", pkcs11.CKM_RSA_PKCS_OAEP, pkcs11.CKM_SHA_1, pkcs11.CKG_MGF1_SHA1},
+	{"aes-kwp", ckmAESKeyWrapKWP, 0}, // RFC 5649
+	{"aes-kw-pad", pkcs11.CKM_AES_KEY_WRAP_PAD, 0},
+	{"aes-kw", pkcs11.CKM_AES_KEY_WRAP, 0}, // RFC 3394
+	{"rsa-oaep-sha256", pkcs11.CKM_RSA_PKCS_OAEP, crypto.SHA256},
+	{"rsa-oaep-sha1", pkcs11.CKM_RSA_PKCS_OAEP, crypto.SHA1},
 }
 
 func wrappingNamed(name string) (wrapping, bool) {
@@ -51,10 +50,11 @@ func wrappingNamed(name string) (wrapping, bool) {
 func (w wrapping) isRSA() bool { return w.hash != 0 }
 
 func (w wrapping) parameters() []*pkcs11.Mechanism {
-	if w.isRSA() {
-		return []*pkcs11.Mechanism{pkcs11.NewMechanism(w.mechanism, pkcs11.NewOAEPParams(w.hash, w.mgf, pkcs11.CKZ_DATA_SPECIFIED, nil))}
+	if !w.isRSA() {
+		return mechanism(w.mechanism, nil)
 	}
-	return []*pkcs11.Mechanism{pkcs11.NewMechanism(w.mechanism, nil)}
+	codes := oaepCodes[w.hash]
+	return mechanism(w.mechanism, pkcs11.NewOAEPParams(codes.mechanism, codes.mgf, pkcs11.CKZ_DATA_SPECIFIED, nil))
 }
 
 // unsupported reports whether err is a token's way to say that it has no such mechanism, or not with
@@ -132,16 +132,14 @@ func (t *Token) wrap(ctx context.Context, label string, forRSA bool,
 		if by.isRSA() != forRSA {
 			continue
 		}
-		made := make(chan *WrappedKey, 1)
+		var made *WrappedKey // not read when the call was given up
 		err := t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 			w, err := t.wrapBy(lib, sh, label, by, with)
-			if err == nil {
-				made <- w
-			}
+			made = w
 			return err
 		})
 		if err == nil {
-			return <-made, nil
+			return made, nil
 		}
 		if last = err; !unsupported(err) {
 			return nil, err
