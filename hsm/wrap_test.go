@@ -119,7 +119,7 @@ func TestKeysMoveBetweenTokens(t *testing.T) {
 		t.Errorf("%d unfinished keys are left", n)
 	}
 	checkMovedPairs(t, from, to)
-	checkMovedMAC(t, from, to)
+	checkMovedSecrets(t, from, to)
 }
 
 // checkMovedPairs uses moved keys in their new token, and checks with the public keys of the old one.
@@ -175,7 +175,8 @@ func checkMovedPairs(t *testing.T, from, to *hsm.Token) {
 	}
 }
 
-func checkMovedMAC(t *testing.T, from, to *hsm.Token) {
+// checkMovedSecrets lets either token check what the other has made.
+func checkMovedSecrets(t *testing.T, from, to *hsm.Token) {
 	t.Helper()
 	var sums [2][]byte
 	for i, tok := range []*hsm.Token{from, to} {
@@ -189,6 +190,25 @@ func checkMovedMAC(t *testing.T, from, to *hsm.Token) {
 	}
 	if !bytes.Equal(sums[0], sums[1]) {
 		t.Errorf("the moved key computes %x, want %x", sums[1], sums[0])
+	}
+	for _, label := range []string{"seal", "seal-128"} {
+		for _, way := range [][2]*hsm.Token{{from, to}, {to, from}} {
+			sealer, err := way[0].Sealer(t.Context(), label)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sealed, err := sealer.Seal([]byte("4111111111111111"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			opener, err := way[1].Sealer(t.Context(), label)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := opener.Open(sealed, nil); err != nil || string(got) != "4111111111111111" {
+				t.Errorf("%s: the other token opens %q, %v", label, got, err)
+			}
+		}
 	}
 }
 

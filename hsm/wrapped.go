@@ -28,15 +28,15 @@ const (
 //
 // The other fields are what the sender says, and nothing protects them. They do not decide what the key
 // may do: whoever unwraps it gives its label and purpose. They are compared with the key that comes
-// out, so that a mix-up is noticed: the type, and the public key or the check value. To be sure where a
-// key comes from, compare its SPKI or CheckValue with what the sending token's officer tells on another
-// way.
+// out, so that a mix-up is noticed: the type, and the public key or the check value; only the CKA_ID is
+// taken as it stands. To be sure where a key comes from, compare its SPKI or CheckValue with what the
+// sending token's officer tells on another way.
 type WrappedKey struct {
 	// Mechanism is aes-kwp (CKM_AES_KEY_WRAP_KWP, RFC 5649), aes-kw-pad (CKM_AES_KEY_WRAP_PAD),
 	// aes-kw (CKM_AES_KEY_WRAP, RFC 3394), rsa-oaep-sha256 or rsa-oaep-sha1.
 	Mechanism string
 	Type      KeyType
-	ID        string // CKA_ID of the key, in hexadecimal
+	ID        string // CKA_ID of the key, in lower case hexadecimal
 	With      string // CKA_ID of the key that unwraps it, in hexadecimal; for error messages only
 	// CheckValue is 3 bytes that tell secret keys apart, or nothing where the sending token tells none:
 	// of an AES key the start of an encrypted block of zeros, of an HMAC key that of a MAC.
