@@ -313,6 +313,9 @@ func finish(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, lab
 	}
 	final := append(slices.Clone(name), pkcs11.NewAttribute(pkcs11.CKA_MODIFIABLE, false))
 	if copied, err := lib.CopyObject(sh, h, final); err == nil {
+		if copied == h {
+			return nil // NSS has changed the key itself
+		}
 		same, err := samePast(lib, sh, h, copied)
 		if err == nil && same {
 			return named("C_DestroyObject", lib.DestroyObject(sh, h))
