@@ -91,28 +91,3 @@ func TryToModify(ctx context.Context, t *Token, label string) error {
 		}))
 	})
 }
-
-// RawSigner returns a function that signs with nothing between it and C_Sign, in a session of its
-// own: what a benchmark is measured against.
-func RawSigner(s *Signer, mechanism uint) (sign func([]byte) error, done func(), err error) {
-	k := s.copies.keys[0]
-	lib := k.tok.m.lib
-	sh, err := lib.OpenSession(k.tok.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
-	if err != nil {
-		return nil, nil, err
-	}
-	m := []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}
-	return func(data []byte) error {
-		if err := lib.SignInit(sh, m, k.handle); err != nil {
-			return err
-		}
-		_, err := lib.Sign(sh, data)
-		return err
-	}, func() { lib.CloseSession(sh) }, nil
-}
-
-// The mechanisms of the benchmarks.
-const (
-	MechanismECDSA = uint(pkcs11.CKM_ECDSA)
-	MechanismRSA   = uint(pkcs11.CKM_RSA_PKCS)
-)
