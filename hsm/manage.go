@@ -3,6 +3,7 @@ package hsm
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,6 +17,19 @@ import (
 func CheckKey(label string, purpose Purpose, typ KeyType) error {
 	_, err := planFor(label, purpose, typ)
 	return err
+}
+
+// NativeOAEP returns the digests with which the token itself decodes RSAES-OAEP right. For the others
+// it does the RSA operation, and the padding is decoded outside of it.
+func (d *Decrypter) NativeOAEP() []crypto.Hash {
+	d.copies.mu.Lock()
+	defer d.copies.mu.Unlock()
+	for _, k := range d.copies.keys {
+		if k != nil {
+			return slices.Clone(k.nativeOAEP)
+		}
+	}
+	return nil
 }
 
 // RenameKey gives the private or secret key labelled label, and its public key, the label to. Where
@@ -56,16 +70,12 @@ func (t *Token) RenameKey(ctx context.Context, label string, id []byte, to strin
 	return renamed, nil
 }
 
-// mayBeCalled applies GenerateKey's rules for labels to a key that exists, whatever its type.
+// mayBeCalled applies GenerateKey's rules for labels to a key that exists.
 func mayBeCalled(info KeyInfo, label string) error {
 	if strings.HasPrefix(info.Label, unfinishedPrefix) {
 		return errors.New("its making was cut short: it cannot be used: delete it")
 	}
-	purpose := PurposeSign
-	if info.Purpose == PurposeCertSign {
-		purpose = PurposeCertSign
-	}
-	return CheckKey(label, purpose, ECP256)
+	return checkKeyLabel(label, info.Purpose)
 }
 
 // relabel returns the handle of the key under its new label.
@@ -98,11 +108,17 @@ func (k *key) relabelInPlace(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string
 
 // relabelByCopy replaces the key with a copy under another label, or leaves everything as it is.
 func (k *key) relabelByCopy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string) (pkcs11.ObjectHandle, error) {
+	if err := k.tryCopy(lib, sh, to); err != nil {
+		return 0, err
+	}
 	copied, err := lib.CopyObject(sh, k.handle, labelAttribute(to))
 	if err != nil {
 		return 0, named("C_CopyObject", err)
 	}
-	err = k.sameBut(lib, sh, copied, to)
+	if copied == k.handle {
+		return 0, errInPlace // to destroy the copy would be to destroy the key
+	}
+	err = k.sameBut(lib, sh, copied, to, true)
 	if err == nil {
 		err = k.relabelPublic(lib, sh, to)
 	}
@@ -117,9 +133,25 @@ func (k *key) relabelByCopy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string)
 	return copied, nil
 }
 
+var errInPlace = errors.New("the token has changed the key itself instead of copying it: see set-hsm keys show")
+
+// tryCopy finds out what the token's copies are worth, with one that goes with the session. NSS forgets
+// that a copy was always sensitive, and when a secret key's copy is to stay it changes the key itself so.
+func (k *key) tryCopy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string) error {
+	copied, err := lib.CopyObject(sh, k.handle, append(labelAttribute(to), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)))
+	if err != nil {
+		return named("C_CopyObject", err)
+	}
+	if copied == k.handle {
+		return errInPlace
+	}
+	err = k.sameBut(lib, sh, copied, to, false)
+	return errors.Join(err, named("C_DestroyObject", lib.DestroyObject(sh, copied)))
+}
+
 // copiedAttributes are what a copy must share with its original, beside the usages.
 var copiedAttributes = []uint{
-	pkcs11.CKA_CLASS, pkcs11.CKA_TOKEN, pkcs11.CKA_PRIVATE, pkcs11.CKA_ID, pkcs11.CKA_KEY_TYPE,
+	pkcs11.CKA_CLASS, pkcs11.CKA_PRIVATE, pkcs11.CKA_ID, pkcs11.CKA_KEY_TYPE,
 	pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_ALWAYS_SENSITIVE, pkcs11.CKA_NEVER_EXTRACTABLE,
 	pkcs11.CKA_LOCAL, pkcs11.CKA_MODIFIABLE, pkcs11.CKA_KEY_GEN_MECHANISM, pkcs11.CKA_WRAP_WITH_TRUSTED,
 	pkcs11.CKA_TRUSTED, pkcs11.CKA_ALWAYS_AUTHENTICATE, pkcs11.CKA_START_DATE, pkcs11.CKA_END_DATE,
@@ -127,8 +159,9 @@ var copiedAttributes = []uint{
 	pkcs11.CKA_PUBLIC_EXPONENT, pkcs11.CKA_EC_PARAMS, pkcs11.CKA_ALLOWED_MECHANISMS,
 }
 
-// sameBut returns an error unless the object copied is the key with the label to.
-func (k *key) sameBut(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, copied pkcs11.ObjectHandle, to string) error {
+// sameBut returns an error unless the object copied is the key with the label to, and stays in the token
+// or goes with the session.
+func (k *key) sameBut(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, copied pkcs11.ObjectHandle, to string, stays bool) error {
 	types := slices.Clone(copiedAttributes)
 	for _, u := range slices.Concat(privateUsages, secretUsages) {
 		if !slices.Contains(types, u.attribute) {
@@ -139,12 +172,12 @@ func (k *key) sameBut(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, copied pkcs11.Ob
 	if err != nil {
 		return err
 	}
-	got, err := readAttributes(lib, sh, copied, append(types, pkcs11.CKA_LABEL)...)
+	got, err := readAttributes(lib, sh, copied, append(types, pkcs11.CKA_LABEL, pkcs11.CKA_TOKEN)...)
 	if err != nil {
 		return err
 	}
-	if string(got[pkcs11.CKA_LABEL]) != to {
-		return fmt.Errorf("the token gave the copy the label %q", got[pkcs11.CKA_LABEL])
+	if string(got[pkcs11.CKA_LABEL]) != to || got.truth(pkcs11.CKA_TOKEN) != stays {
+		return fmt.Errorf("the token gave the copy the label %q, and CKA_TOKEN %t", got[pkcs11.CKA_LABEL], got.truth(pkcs11.CKA_TOKEN))
 	}
 	for _, typ := range types {
 		if !bytes.Equal(got[typ], want[typ]) {

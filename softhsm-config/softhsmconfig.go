@@ -9,9 +9,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"unicode"
+
+	"go.yaml.in/yaml/v3"
 )
 
 //go:embed softhsm2.conf.template
@@ -20,36 +21,34 @@ var template string
 // ConfName is the name of the configuration file that Write makes.
 const ConfName = "softhsm2.conf"
 
-// Key is a key of the token plan. Purpose and Type are those of package hsm.
-type Key struct{ Label, Purpose, Type string }
+//go:embed lab.yaml
+var lab []byte
 
-// Token is a token of the token plan. Its label is also the name of its folder.
-type Token struct {
-	Label string
-	Keys  []Key
+// Key is a key of a token plan. Purpose and Type are those of package hsm.
+type Key struct {
+	Label     string
+	Purpose   string
+	Type      string
+	Wrappable bool // may leave its token encrypted
 }
 
-// Plan returns the tokens of the lab: three levels of certificate authorities, and the parties that
-// hold a token. The cardholder's keys are on a card.
+// Token is a token of a token plan. Where its PINs come from is left to whoever makes it if the plan
+// does not say.
+type Token struct {
+	Label       string
+	PINSource   string `yaml:"pin-source"`
+	SOPINSource string `yaml:"so-pin-source"`
+	Keys        []Key
+}
+
+// File is a token plan as a YAML file has it.
+type File struct{ Tokens []Token }
+
+// Plan returns the tokens of the lab. A token's label is also the name of its folder.
 func Plan() []Token {
-	certSign := Key{"cert-sign", "cert-sign", "ec-p384"}
-	subordinate := []Key{
-		{"cert-sign", "cert-sign", "ec-p256"},
-		{"sign", "sign", "ec-p256"},
-		{"key-exchange", "key-exchange", "rsa-2048"},
-	}
-	party := subordinate[1:]
-	seal := Key{"pan-seal", "seal", "aes-256"}
-	return []Token{
-		{"root-ca", []Key{certSign, {"cert-sign-next", "cert-sign", "ec-p384"}}},
-		{"brand-ca", []Key{certSign}},
-		{"cardholder-ca", append(slices.Clone(subordinate), Key{"pan-mac", "mac", "hmac-sha256"})},
-		{"merchant-ca", subordinate},
-		{"payment-ca", subordinate},
-		{"issuer", []Key{{"pan-lookup", "mac", "hmac-sha256"}, seal}},
-		{"gateway", append(slices.Clone(party), seal)},
-		{"merchant", party},
-	}
+	var plan File
+	_ = yaml.Unmarshal(lab, &plan) // a part of the program, which its test reads
+	return plan.Tokens
 }
 
 // Write makes folder dir for one party's token, with an empty token directory and the configuration

@@ -70,6 +70,11 @@ func TestPlanNamesEachTokenOnce(t *testing.T) {
 		if len(token.Keys) == 0 {
 			t.Errorf("token %s has no keys", token.Label)
 		}
+		for _, k := range token.Keys {
+			if k.Label == "" || k.Purpose == "" || k.Type == "" {
+				t.Errorf("token %s has the key %+v: want a label, a purpose and a type", token.Label, k)
+			}
+		}
 	}
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {

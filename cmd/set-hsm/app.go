@@ -1,17 +1,42 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"strconv"
+	"io"
+	"os"
 	"strings"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/hsm"
 	urfave "github.com/urfave/cli/v2"
+	"golang.org/x/term"
 )
 
-const pinSourceHelp = "file:PATH, env:NAME, cred:NAME or prompt:"
+// newApp is set-hsm. Each command's flags and action are in the file of its subject.
+func newApp() *urfave.App {
+	return &urfave.App{
+		Name:  "set-hsm",
+		Usage: "administer PKCS#11 tokens and the keys in them",
+		Description: "A token is named by an RFC 7512 URI with its label or serial number, such as\n" +
+			"'pkcs11:token=shop?pin-source=file:shop-pin'. Without module-path in it, SoftHSM's library is used.\n" +
+			"pin-source is " + pinSourceHelp + ".\n\n" +
+			"Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the device is not available.",
+		Commands: []*urfave.Command{
+			tokensCommand(), initCommand(), pinCommand(), keysCommand(), certsCommand(),
+			wrapCommand(), unwrapCommand(), randomCommand(),
+		},
+	}
+}
+
+const (
+	pinSourceHelp = "file:PATH, env:NAME, cred:NAME or prompt:"
+	exampleToken  = "--token 'pkcs11:token=shop?pin-source=file:shop-pin'"
+	labelLineMax  = 1 << 10 // bytes of a label that is typed
+)
 
 func jsonFlag() urfave.Flag { return &urfave.BoolFlag{Name: "json", Usage: "print JSON"} }
 
@@ -24,41 +49,16 @@ func tokenFlag() urfave.Flag {
 		Usage: "`URI` of the token, such as pkcs11:token=shop?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=env:SHOP_PIN"}
 }
 
-func newApp() *urfave.App {
-	return &urfave.App{
-		Name:  "set-hsm",
-		Usage: "administer PKCS#11 tokens and the keys in them",
-		Commands: []*urfave.Command{
-			{Name: "init", Usage: "make a token in a free slot",
-				Description: "Example: set-hsm init --label shop --pin-source file:shop-pin --so-pin-source file:shop-so-pin",
-				Action:      initToken, Flags: []urfave.Flag{
-					moduleFlag(),
-					&urfave.StringFlag{Name: "label", Required: true, Usage: "`LABEL` of the token, unique in the library"},
-					&urfave.StringFlag{Name: "so-pin-source", Value: "prompt:", Usage: "security officer's PIN: " + pinSourceHelp},
-					&urfave.StringFlag{Name: "pin-source", Value: "prompt:", Usage: "user PIN: " + pinSourceHelp},
-					jsonFlag(),
-				}},
-			{Name: "tokens", Usage: "list the tokens of a library",
-				Description: "Example: set-hsm tokens --module /usr/lib/softhsm/libsofthsm2.so",
-				Action:      tokens, Flags: []urfave.Flag{moduleFlag(), jsonFlag()}},
-			{Name: "keys", Usage: "keys of a token", Subcommands: []*urfave.Command{
-				{Name: "list", Usage: "list keys with the attributes that the token gives",
-					Description: "Example: set-hsm keys list --token 'pkcs11:token=shop?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=prompt:'",
-					Action:      listKeys,
-					Flags:       []urfave.Flag{tokenFlag(), jsonFlag()}},
-				{Name: "generate", Usage: "generate a key inside the token",
-					Description: "What the key may do is fixed by its purpose, for ever.\n\n" +
-						"Example: set-hsm keys generate --token 'pkcs11:token=shop?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=prompt:' --label sign --purpose sign --type ec-p256",
-					Action: generateKey, Flags: []urfave.Flag{
-						tokenFlag(),
-						&urfave.StringFlag{Name: "label", Required: true, Usage: "`LABEL` of the key, unique in the token"},
-						&urfave.StringFlag{Name: "purpose", Required: true, Usage: "sign, cert-sign, key-exchange, mac or seal"},
-						&urfave.StringFlag{Name: "type", Required: true, Usage: "rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, aes-256 or hmac-sha256"},
-						jsonFlag(),
-					}},
-			}},
-		},
-	}
+func labelFlag(usage string) urfave.Flag {
+	return &urfave.StringFlag{Name: "label", Required: true, Usage: usage}
+}
+
+func idFlag() urfave.Flag {
+	return &urfave.StringFlag{Name: "id", Usage: "`CKA_ID` in hexadecimal, where several have the label"}
+}
+
+func confirmFlag() urfave.Flag {
+	return &urfave.StringFlag{Name: "confirm", Usage: "the `LABEL` once more, instead of typing it when asked"}
 }
 
 func noArguments(c *urfave.Context) error {
@@ -75,66 +75,19 @@ func modulePath(c *urfave.Context) (string, error) {
 	return hsm.SoftHSMPath()
 }
 
-func initToken(c *urfave.Context) error {
-	if err := noArguments(c); err != nil {
-		return err
-	}
-	module, err := modulePath(c)
+// tokenURI is the URI of the --token flag, with a library in it.
+func tokenURI(c *urfave.Context) (hsm.URI, error) {
+	u, err := hsm.ParseURI(c.String("token"))
 	if err != nil {
-		return err
+		return hsm.URI{}, cli.Usage(err)
 	}
-	label := c.String("label")
-	secret := func(flag, who string) ([]byte, error) {
-		return cli.Secret(c.Context, c.String(flag), who+" of the new token", c.App.Reader, c.App.ErrWriter)
+	if u.Token == "" && u.Serial == "" {
+		return hsm.URI{}, cli.Usage(errors.New("--token names no token: give token= or serial= in the URI"))
 	}
-	soPIN, err := secret("so-pin-source", "security officer's PIN")
-	if err != nil {
-		return err
+	if u.ModulePath == "" {
+		u.ModulePath, err = hsm.SoftHSMPath()
 	}
-	defer clear(soPIN)
-	pin, err := secret("pin-source", "user PIN")
-	if err != nil {
-		return err
-	}
-	defer clear(pin)
-	info, err := hsm.InitToken(c.Context, module, label, soPIN, pin)
-	if err != nil {
-		return err
-	}
-	return printTokens(c, []hsm.TokenInfo{info}, info)
-}
-
-func tokens(c *urfave.Context) error {
-	if err := noArguments(c); err != nil {
-		return err
-	}
-	module, err := modulePath(c)
-	if err != nil {
-		return err
-	}
-	list, err := hsm.Tokens(c.Context, module)
-	if err != nil {
-		return err
-	}
-	return printTokens(c, list, list)
-}
-
-func printTokens(c *urfave.Context, list []hsm.TokenInfo, asJSON any) error {
-	if c.Bool("json") {
-		return cli.PrintJSON(c.App.Writer, asJSON)
-	}
-	rows := make([][]string, len(list))
-	for i, t := range list {
-		pin := "not set"
-		switch {
-		case t.PINLocked:
-			pin = "locked"
-		case t.UserPIN:
-			pin = "set"
-		}
-		rows[i] = []string{t.Label, t.Serial, t.Manufacturer, t.Model, pin}
-	}
-	return cli.Table(c.App.Writer, []string{"LABEL", "SERIAL", "MANUFACTURER", "MODEL", "USER PIN"}, rows)
+	return u, err
 }
 
 // withToken runs f with the token of the --token flag.
@@ -142,43 +95,71 @@ func withToken(c *urfave.Context, f func(*hsm.Token) error) (err error) {
 	if err := noArguments(c); err != nil {
 		return err
 	}
+	uri, err := tokenURI(c)
+	if err != nil {
+		return err
+	}
 	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
-	token, err := ring.Token(c.Context, c.String("token"))
+	token, err := ring.Token(c.Context, uri.String())
 	if err != nil {
 		return err
 	}
 	return f(token)
 }
 
-func listKeys(c *urfave.Context) error {
-	return withToken(c, func(token *hsm.Token) error {
-		keys, err := token.Keys(c.Context)
-		if err != nil {
-			return err
-		}
-		return printKeys(c, keys, keys)
-	})
+// keyID is the value of the --id flag, nil if it is not set.
+func keyID(c *urfave.Context) ([]byte, error) {
+	text := c.String("id")
+	if text == "" {
+		return nil, nil
+	}
+	id, err := hex.DecodeString(text)
+	if err != nil {
+		return nil, cli.Usage(fmt.Errorf("--id is not hexadecimal: %w", err))
+	}
+	return id, nil
 }
 
-func generateKey(c *urfave.Context) error {
-	return withToken(c, func(token *hsm.Token) error {
-		key, err := token.GenerateKey(c.Context, c.String("label"), hsm.Purpose(c.String("purpose")), hsm.KeyType(c.String("type")))
-		if err != nil {
-			return err
+// confirm has the user say that what, which is labelled label, is to go.
+func confirm(c *urfave.Context, label, what string) error {
+	if c.IsSet("confirm") {
+		if c.String("confirm") != label {
+			return cli.Usage(fmt.Errorf("--confirm is not the label %q: nothing was deleted", label))
 		}
-		return printKeys(c, []hsm.KeyInfo{key}, key)
-	})
+		return nil
+	}
+	f, ok := c.App.Reader.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return cli.Usage(errors.New("cannot ask for confirmation: the standard input is not a terminal: give --confirm LABEL"))
+	}
+	fmt.Fprintf(c.App.ErrWriter, "This deletes %s, for ever.\nType its label to go on: ", what)
+	line, err := readLine(c.Context, f)
+	if err != nil {
+		return fmt.Errorf("read the confirmation: %w", err)
+	}
+	if line != label {
+		return fmt.Errorf("the label is %q and not %q: nothing was deleted", label, line)
+	}
+	return nil
 }
 
-func printKeys(c *urfave.Context, keys []hsm.KeyInfo, asJSON any) error {
-	if c.Bool("json") {
-		return cli.PrintJSON(c.App.Writer, asJSON)
+// readLine reads a line from a terminal. A read cannot be cancelled: if ctx ends, it goes on until the
+// end of the process.
+func readLine(ctx context.Context, from io.Reader) (string, error) {
+	type answer struct {
+		line string
+		err  error
 	}
-	rows := make([][]string, len(keys))
-	for i, k := range keys {
-		rows[i] = []string{k.Label, string(k.Type), string(k.Purpose), strings.Join(k.Usages, ","),
-			strconv.FormatBool(k.Sensitive), strconv.FormatBool(k.Extractable), k.ID}
+	done := make(chan answer, 1)
+	go func() {
+		line, err := bufio.NewReader(io.LimitReader(from, labelLineMax)).ReadString('\n')
+		done <- answer{strings.TrimRight(line, "\r\n"), err}
+	}()
+	select {
+	case a := <-done:
+		return a.line, a.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
 	}
-	return cli.Table(c.App.Writer, []string{"LABEL", "TYPE", "PURPOSE", "USAGES", "SENSITIVE", "EXTRACTABLE", "ID"}, rows)
 }

@@ -1,8 +1,23 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/setkit/setkit/cmd/internal/cli"
@@ -31,7 +46,94 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // or every command takes a second longer
 			return err
 		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": cmdExits, "json": cmdJSON, "certificate": cmdCertificate,
+		},
 	})
+}
+
+// cmdExits runs a command that must end with an exit code: exits CODE COMMAND...
+func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("%s has exit code %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+// cmdJSON compares a value of the JSON that was printed last: json 0.label sign. A name of the path may
+// be FIELD=VALUE, for the element of a list whose field has that value. With !, the path must not exist.
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	var v any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
+	for _, name := range strings.Split(args[0], ".") {
+		var ok bool
+		if v, ok = descend(v, name); !ok && neg {
+			return
+		} else if !ok {
+			ts.Fatalf("the output has no %s (%s)", args[0], name)
+		}
+	}
+	if neg {
+		ts.Fatalf("the output has %s: %v", args[0], v)
+	}
+	if got := fmt.Sprint(v); got != args[1] {
+		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
+	}
+}
+
+func descend(v any, name string) (any, bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		value, ok := v[name]
+		return value, ok
+	case []any:
+		if name == "length" {
+			return len(v), true
+		}
+		if field, want, ok := strings.Cut(name, "="); ok {
+			for _, e := range v {
+				if m, ok := e.(map[string]any); ok && fmt.Sprint(m[field]) == want {
+					return e, true
+				}
+			}
+			return nil, false
+		}
+		if i, err := strconv.Atoi(name); err == nil && i < len(v) {
+			return v[i], true
+		}
+	}
+	return nil, false
+}
+
+// cmdCertificate writes a certificate for a public key: certificate KEY.pem DAYS CERT.pem. Whose DAYS are
+// negative has expired. KEY may be new, for a key that no token has.
+func cmdCertificate(ts *testscript.TestScript, _ bool, args []string) {
+	issuer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	var public any = issuer.Public()
+	if args[0] != "new" {
+		block, _ := pem.Decode([]byte(ts.ReadFile(args[0])))
+		public, err = x509.ParsePKIXPublicKey(block.Bytes)
+		ts.Check(err)
+	}
+	days, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	end := time.Now().AddDate(0, 0, days)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "test " + args[2]},
+		NotBefore: end.AddDate(-1, 0, 0), NotAfter: end,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, issuer)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 }
 
 // The token plan asks only for keys that package hsm makes.
