@@ -5,31 +5,48 @@ package hsm
 #include <dlfcn.h>
 #include <stddef.h>
 
-typedef unsigned long (*function)();
+typedef unsigned long number;
+typedef unsigned char bytes;
+
+struct mechanism {
+	number type;
+	void *parameter;
+	number parameter_size;
+};
 
 // CK_FUNCTION_LIST of PKCS#11 2.40.
 struct functions {
-	unsigned char major, minor;
-	function f[68];
+	bytes major, minor;
+	void *f[68];
 };
 
-enum { C_Encrypt = 30 }; // its place in the list
+typedef number (*get_functions)(struct functions **list);
+typedef number (*encrypt_function)(number session, bytes *in, number in_size, bytes *out, number *out_size);
+typedef number (*wrap_function)(number session, struct mechanism *m, number with, number key, bytes *out, number *out_size);
+
+enum { C_Encrypt = 30, C_WrapKey = 60 }; // their places in the list
 
 static struct functions *functions_of(const char *path)
 {
 	struct functions *list = NULL;
 	void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
-	function get = lib == NULL ? NULL : (function)dlsym(lib, "C_GetFunctionList");
+	get_functions get = lib == NULL ? NULL : (get_functions)dlsym(lib, "C_GetFunctionList");
 
 	if (get == NULL || get(&list) != 0)
 		return NULL;
 	return list;
 }
 
-static unsigned long encrypt(struct functions *list, unsigned long session,
-	void *in, unsigned long in_size, void *out, unsigned long *out_size)
+static number encrypt(struct functions *list, number session, bytes *in, number in_size, bytes *out, number *out_size)
 {
-	return list->f[C_Encrypt](session, in, in_size, out, out_size);
+	return ((encrypt_function)list->f[C_Encrypt])(session, in, in_size, out, out_size);
+}
+
+static number wrap(struct functions *list, number session, number mechanism, number with, number key, bytes *out, number *out_size)
+{
+	struct mechanism m = { mechanism, NULL, 0 };
+
+	return ((wrap_function)list->f[C_WrapKey])(session, &m, with, key, out, out_size);
 }
 */
 import "C"
@@ -42,8 +59,8 @@ import (
 )
 
 // direct is a library's functions as they are. The pkcs11 package asks before each call how long the
-// result will be; NSS answers that for AES-GCM without counting the tag, and then finds the buffer too
-// short. Where the length is known, nobody has to ask.
+// result will be; NSS answers that for AES-GCM without counting the tag, and for a wrapped private key
+// with much too little, and then finds the buffer too short. Where a bound is known, nobody has to ask.
 type direct struct{ list *C.struct_functions }
 
 // directly returns the functions of a library that is loaded.
@@ -56,16 +73,28 @@ func directly(path string) (direct, error) {
 	return direct{list}, nil
 }
 
-// encrypt calls C_Encrypt with room for size bytes.
+// encrypt calls C_Encrypt, whose result has at most size bytes.
 func (d direct) encrypt(sh pkcs11.SessionHandle, plaintext []byte, size int) ([]byte, error) {
-	out, n := make([]byte, size), C.ulong(size)
-	rv := C.encrypt(d.list, C.ulong(sh), unsafe.Pointer(unsafe.SliceData(plaintext)), C.ulong(len(plaintext)),
-		unsafe.Pointer(unsafe.SliceData(out)), &n)
+	out, n := make([]byte, size), C.number(size)
+	rv := C.encrypt(d.list, C.number(sh), cBytes(plaintext), C.number(len(plaintext)), cBytes(out), &n)
+	return result("C_Encrypt", rv, out, n)
+}
+
+// wrap calls C_WrapKey with a mechanism without parameters. The result has at most size bytes.
+func (d direct) wrap(sh pkcs11.SessionHandle, mechanism uint, with, key pkcs11.ObjectHandle, size int) ([]byte, error) {
+	out, n := make([]byte, size), C.number(size)
+	rv := C.wrap(d.list, C.number(sh), C.number(mechanism), C.number(with), C.number(key), cBytes(out), &n)
+	return result("C_WrapKey", rv, out, n)
+}
+
+func cBytes(b []byte) *C.bytes { return (*C.bytes)(unsafe.Pointer(unsafe.SliceData(b))) }
+
+func result(function string, rv C.number, out []byte, n C.number) ([]byte, error) {
 	if rv != pkcs11.CKR_OK {
-		return nil, named("C_Encrypt", pkcs11.Error(rv))
+		return nil, named(function, pkcs11.Error(rv))
 	}
-	if n > C.ulong(size) {
-		return nil, fmt.Errorf("C_Encrypt wrote %d bytes into a buffer of %d", n, size)
+	if n > C.number(len(out)) {
+		return nil, fmt.Errorf("%s wrote %d bytes into a buffer of %d", function, n, len(out))
 	}
 	return out[:n], nil
 }

@@ -172,8 +172,14 @@ func (t *Token) wrapBy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, b
 			return nil, err
 		}
 	}
-	if w.Wrapped, err = lib.WrapKey(sh, by.parameters(), kek.handle, k.handle); err != nil {
-		return nil, named("C_WrapKey", err)
+	if by.isRSA() {
+		w.Wrapped, err = lib.WrapKey(sh, by.parameters(), kek.handle, k.handle)
+		err = named("C_WrapKey", err)
+	} else {
+		w.Wrapped, err = t.m.direct.wrap(sh, by.mechanism, kek.handle, k.handle, wrappedBytesMax)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if kek.class == pkcs11.CKO_PUBLIC_KEY {
 		if err := lib.DestroyObject(sh, kek.handle); err != nil {
