@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -32,14 +31,14 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("SOFTHSM2_CONF", conf)
+			env.Setenv("CONF", conf)
 			env.Setenv("SET_PKCS11_MODULE", module)
 			env.Setenv("SET_CA_OUTPUT", filepath.Join(env.WorkDir, "out"))
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // or every command takes a second longer
 			for _, name := range []string{"SET_ROOT_CA_PIN", "SET_BRAND_CA_PIN", "SET_CARDHOLDER_CA_PIN", "SET_MERCHANT_CA_PIN", "SET_PAYMENT_CA_PIN"} {
 				env.Setenv(name, "135790")
 			}
-			lab, err := os.ReadFile("../../testdata/ceremony/lab.yaml")
-			return errors.Join(err, os.WriteFile(filepath.Join(env.WorkDir, "lab.yaml"), lab, 0o600))
+			return os.CopyFS(env.WorkDir, os.DirFS("../../testdata/ceremony"))
 		},
 	})
 }

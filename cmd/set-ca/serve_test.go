@@ -70,8 +70,8 @@ func (bank) Verify(_ context.Context, a *finnet.AccountCheck) (finnet.ResponseCo
 
 // lab is the CA's configuration in a directory, on tokens that last as long as the test.
 type lab struct {
-	dir          string
-	ceremony, ca string // configuration files
+	dir                    string
+	ceremony, bindings, ca string // configuration files
 }
 
 var tokenURI = regexp.MustCompile(`pkcs11:token=([a-z-]+)(;object=[a-z-]+)?\?[^"]*`)
@@ -110,7 +110,7 @@ func newLab(t *testing.T) *lab {
 		})
 		return l.write(t, filepath.Base(name), text)
 	}
-	l.ceremony, l.ca = config("ceremony/lab.yaml"), config("config/ca.yaml")
+	l.ceremony, l.bindings, l.ca = config("ceremony/lab.yaml"), config("ceremony/lab-bindings.yaml"), config("config/ca.yaml")
 	return l
 }
 
@@ -199,7 +199,7 @@ func (l *lab) enrolEntity(t *testing.T, e *set.Endpoint, url string, typ set.Req
 func TestServe(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	l.run(t, "ceremony", "--config", l.ceremony)
+	l.run(t, "ceremony", "--config", l.ceremony, "--bindings", l.bindings)
 	url, stop := l.serve(t)
 	res := must[*http.Response](t)(http.Get(url + "/readyz"))
 	if report, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusOK {
@@ -246,7 +246,7 @@ func TestServeRefuses(t *testing.T) {
 	if code := command(t.Context(), io.Discard, &stderr, "serve", "--config", l.ca); code != 1 || !strings.Contains(stderr.String(), "root.pem") {
 		t.Errorf("before the ceremony: exit %d, %s", code, stderr.String())
 	}
-	l.run(t, "ceremony", "--config", l.ceremony)
+	l.run(t, "ceremony", "--config", l.ceremony, "--bindings", l.bindings)
 	text := string(must[[]byte](t)(os.ReadFile(l.ca)))
 	for want, edit := range map[string][2]string{
 		"it is a pca certificate":                {"out/mca-sign.pem", "out/pca-sign.pem"},

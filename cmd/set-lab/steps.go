@@ -94,7 +94,8 @@ func (w *world) makeTokens(ctx context.Context) error {
 // holdCeremony makes the CAs' keys and certificates, then takes root and brand CA out of reach of the
 // servers, as tokens that go back into the safe.
 func (w *world) holdCeremony(ctx context.Context) error {
-	if _, err := w.run(ctx, w.env("ca", ceremonySecrets), "set-ca", "ceremony", "--config", w.path("config", "ceremony", "lab.yaml")); err != nil {
+	if _, err := w.run(ctx, w.env("ca", ceremonySecrets), "set-ca", "ceremony", "--config", w.path("config", "ceremony", "lab.yaml"),
+		"--bindings", w.path("config", "ceremony", "lab-bindings.yaml")); err != nil {
 		return err
 	}
 	return w.putAway(ctx, offlineTokens)

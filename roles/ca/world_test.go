@@ -28,10 +28,9 @@ import (
 	"testing"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/setkit/setkit/roles/ca"
 	"github.com/setkit/setkit/roles/ca/ceremony"
+	"github.com/setkit/setkit/roles/ca/ceremony/ceremonytest"
 	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/cms"
@@ -63,60 +62,27 @@ func TestMain(m *testing.M) {
 
 // made is what the ceremony of the lab made, with its keys in memory.
 type made struct {
-	keys map[string]map[string]crypto.Signer // by token and label
-	spec ceremony.Spec
-	now  time.Time
-}
-
-// memory is a token in memory.
-type memory struct {
-	uri  string
-	keys map[string]crypto.Signer
-}
-
-func (t *memory) Serial() string                           { return t.uri }
-func (t *memory) Close() error                             { return nil }
-func (t *memory) Labels(context.Context) ([]string, error) { return nil, nil }
-
-func (t *memory) Generate(_ context.Context, label string, purpose ceremony.Purpose, typ ceremony.KeyType) (err error) {
-	switch {
-	case purpose == ceremony.MAC:
-		return nil
-	case purpose == ceremony.KeyExchange:
-		t.keys[label], err = rsa.GenerateKey(rand.Reader, 2048)
-	case typ == ceremony.ECP384:
-		t.keys[label], err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	default:
-		t.keys[label], err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	}
-	return err
-}
-
-func (t *memory) PublicKey(_ context.Context, label string) (crypto.PublicKey, error) {
-	return t.keys[label].Public(), nil
-}
-
-func (t *memory) Signer(_ context.Context, label string) (crypto.Signer, error) {
-	return t.keys[label], nil
+	tokens map[string]*ceremonytest.Token // by name
+	now    time.Time
 }
 
 func hold(dir string) (*made, error) {
-	m := &made{keys: make(map[string]map[string]crypto.Signer), now: time.Now().UTC().Truncate(time.Second)}
+	m := &made{tokens: make(map[string]*ceremonytest.Token), now: time.Now().UTC().Truncate(time.Second)}
 	text, err := os.ReadFile("../../testdata/ceremony/lab.yaml")
 	if err != nil {
 		return nil, err
 	}
-	text = bytes.ReplaceAll(text, []byte("${SET_CA_OUTPUT}"), []byte(dir))
 	text = bytes.ReplaceAll(text, []byte("ec-p384"), []byte("ec-p256")) // which is faster under the race detector
-	if err := yaml.Unmarshal(text, &m.spec); err != nil {
+	plan, err := ceremony.Parse(text)
+	if err != nil {
 		return nil, err
 	}
-	_, err = ceremony.Run(context.Background(), &m.spec, ceremony.Room{
-		Open: func(_ context.Context, uri string) (ceremony.Token, error) {
-			m.keys[uri] = make(map[string]crypto.Signer)
-			return &memory{uri, m.keys[uri]}, nil
+	_, err = ceremony.Run(context.Background(), plan, ceremony.Room{
+		Open: func(_ context.Context, name string) (ceremony.Token, error) {
+			m.tokens[name] = ceremonytest.New(name)
+			return m.tokens[name], nil
 		},
-		Notice: io.Discard, Now: func() time.Time { return m.now },
+		Output: dir, Notice: io.Discard, Now: func() time.Time { return m.now },
 	})
 	return m, err
 }
@@ -150,7 +116,7 @@ func must[T any](t testing.TB) func(T, error) T {
 
 func authority(t testing.TB, file, token string) ca.Authority {
 	t.Helper()
-	keys := hierarchy.keys[token]
+	keys := hierarchy.tokens[token].Private
 	return ca.Authority{
 		Endpoint: &set.Endpoint{
 			SignKey: keys["sign"], SignCert: readCert(t, file+"-sign.pem"),
@@ -271,16 +237,15 @@ func newServer(t *testing.T, dbURL string) *server {
 	s.db = must[*sqldb.DB](t)(ca.OpenDB(t.Context(), dbURL))
 	t.Cleanup(func() { s.db.Close() })
 	acquirer := ca.Acquirer{BIN: acquirerBIN, Country: "DK", Name: "Sundby Acquiring"}
-	spec := &hierarchy.spec
 	s.config = ca.Config{
 		DB: s.db, Issuer: s.bank, PANMAC: s.mac, Log: slog.New(slog.NewJSONHandler(s.log, nil)),
 		Cardholder: ca.CardholderCA{
-			Authority: authority(t, "cca", spec.Cardholder.Token), Form: form(3, "Name on the card", "Registration code"), Network: acquirerBIN,
+			Authority: authority(t, "cca", "cardholder-ca"), Form: form(3, "Name on the card", "Registration code"), Network: acquirerBIN,
 			Programs: []ca.CardProgram{{BINs: []set.BIN{"411111"}, Country: "DK", Issuer: "Nordhavn Bank", CardName: "Blue", Message: &set.CAMsg{CardholderMsg: "Welcome"}}},
 			Referral: ca.Referral{Reason: "Ask your own bank.", URLs: []set.URL{"https://bank.example/"}},
 		},
 		Merchant: ca.MerchantCA{
-			Authority: authority(t, "mca", spec.Merchant.Token), Form: form(4, "Registration code"),
+			Authority: authority(t, "mca", "merchant-ca"), Form: form(4, "Registration code"),
 			Merchants: []ca.Merchant{{
 				Acquirer: acquirer, ID: "M-0001", Name: "Bookshop", Country: 208, Code: code(t, merchantCode),
 				Names: []pki.MerchantNames{{Language: "en", Name: "Bookshop", City: "Aarhus", CountryName: "Denmark"}},
@@ -288,7 +253,7 @@ func newServer(t *testing.T, dbURL string) *server {
 			Referral: ca.Referral{Reason: "Ask your acquirer."},
 		},
 		Payment: ca.PaymentCA{
-			Authority: authority(t, "pca", spec.Payment.Token), Form: form(5, "Registration code"),
+			Authority: authority(t, "pca", "payment-ca"), Form: form(5, "Registration code"),
 			Gateways: []ca.Gateway{{
 				Acquirer: acquirer, BusinessID: "1", ID: "gateway-1", CardCertRequired: true, Code: code(t, gatewayCode),
 				Tunneling: []asn1.ObjectIdentifier{{2, 16, 840, 1, 101, 3, 4, 1, 46}},

@@ -1,16 +1,18 @@
 package ceremony
 
 import (
+	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"sync"
+	"io"
+	"math/big"
 	"time"
 
 	"github.com/setkit/setkit/roles/set/pki"
@@ -19,257 +21,281 @@ import (
 // oidAES256GCM is the content encryption that the CAs accept from cardholders (profile A6).
 var oidAES256GCM = asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 46}
 
-// firstNumber is that of the first CRLs and BrandCRLIdentifier.
-const firstNumber = 1
+// serialOctets is the length of the serial numbers, which package pki takes from the source of
+// randomness before anything else.
+const serialOctets = 16
 
-// keyring holds the keys of a ceremony by newKey.id: a crypto.Signer for what signs in it, else the
-// public key.
-type keyring map[string]any
+// state is what there is at a point of a ceremony.
+type state struct {
+	*Plan
+	now     time.Time
+	keys    map[string]crypto.PublicKey // by TOKEN/LABEL
+	signers map[string]crypto.Signer
+	certs   map[string]*pki.Certificate // by file, like all that follow
+	crls    map[string]*pki.CRL
+	bcis    map[string]*pki.BrandCRLIdentifier
+	csrs    map[string]*x509.CertificateRequest
+	unknown map[string]bool // keys that a rehearsal cannot know
+}
 
-func (k keyring) signer(c ca) crypto.Signer { return k[c.name+"/"+LabelCertSign].(crypto.Signer) }
-
-func (k keyring) public(c ca, label string) crypto.PublicKey {
-	if s, ok := k[c.name+"/"+label].(crypto.Signer); ok {
-		return s.Public()
+func newState(p *Plan, now time.Time) *state {
+	return &state{
+		Plan: p, now: whole(now), keys: make(map[string]crypto.PublicKey), signers: make(map[string]crypto.Signer),
+		certs: make(map[string]*pki.Certificate), crls: make(map[string]*pki.CRL),
+		bcis: make(map[string]*pki.BrandCRLIdentifier), csrs: make(map[string]*x509.CertificateRequest),
+		unknown: make(map[string]bool),
 	}
-	return k[c.name+"/"+label]
 }
 
-// product is what a ceremony makes beside keys.
-type product struct {
-	certs []certificate
-	crls  []*pki.CRL
-	bci   *pki.BrandCRLIdentifier
-	files []file
+// newSerial draws a serial number. Only certificates have one.
+func newSerial() []byte {
+	b := make([]byte, serialOctets)
+	rand.Read(b)
+	return b
 }
 
-type certificate struct {
-	ca, label string
-	file      string
-	cert      *pki.Certificate
-}
-
-type file struct {
-	name string
-	data []byte
-}
-
-// issue makes certificates, CRLs and the BrandCRLIdentifier, and validates each as a peer would.
-func (s *Spec) issue(now time.Time, keys keyring) (*product, error) {
-	p := &product{}
-	cas := s.cas()
-	root, brand := cas[0], cas[1]
-	var issuer *pki.Certificate
-	for _, c := range []ca{root, brand} {
-		cert, err := p.certify(s.template(now, c, LabelCertSign), c, LabelCertSign, keys, issuer, keys.signer(root))
+// make makes what a step says, as issuer and with key, and gives its DER.
+func (s *state) make(st *step, serial []byte, issuer *pki.Certificate, key crypto.Signer) ([]byte, error) {
+	random := io.MultiReader(bytes.NewReader(serial), rand.Reader)
+	switch st.kind {
+	case root, certificate, cross:
+		t, err := s.template(st)
 		if err != nil {
 			return nil, err
 		}
-		issuer = cert
-	}
-	for _, c := range cas[2:] {
-		for _, label := range []string{LabelCertSign, LabelSign, LabelKeyExchange} {
-			if _, err := p.certify(s.template(now, c, label), c, label, keys, issuer, keys.signer(brand)); err != nil {
+		c, err := pki.Issue(random, t, issuer, key)
+		if err != nil {
+			return nil, err
+		}
+		return c.X509.Raw, nil
+	case crl:
+		t := pki.CRLTemplate{Number: st.Number, ThisUpdate: s.now, NextUpdate: st.Validity.after(s.now)}
+		for _, r := range st.Revoked {
+			serial, _ := new(big.Int).SetString(r.Serial, 16)
+			at, err := time.Parse(time.RFC3339, r.Date)
+			if err != nil {
 				return nil, err
 			}
+			t.Revoked = append(t.Revoked, pki.Revocation{Serial: serial, At: at})
 		}
-	}
-	if err := s.issueLists(now, p, keys); err != nil {
-		return nil, err
-	}
-	return p, s.verify(now, p)
-}
-
-var pkiTypes = map[string]pki.Type{"root": pki.RCA, "brand": pki.BCA, "cca": pki.CCA, "mca": pki.MCA, "pca": pki.PCA}
-
-func (s *Spec) template(now time.Time, c ca, label string) pki.Template {
-	t := pki.Template{
-		Type: pkiTypes[c.file], NotBefore: now,
-		Subject: pki.Name{Country: c.Subject.Country, Brand: s.BrandID, Unit: c.Subject.Unit, CommonName: c.Subject.CommonName},
-	}
-	signs := func(use pki.Use, k SignKey) {
-		t.Use, t.NotAfter, t.PrivateKeyNotAfter = use, k.Validity.after(now), k.SigningPeriod.after(now)
-	}
-	switch label {
-	case LabelCertSign:
-		signs(pki.Authority, c.CertSign)
-	case LabelSign:
-		signs(pki.Signature, c.issuing.Sign)
-	case LabelKeyExchange:
-		t.Use, t.NotAfter = pki.KeyExchange, c.issuing.KeyExchange.Validity.after(now)
-		t.Tunneling = &pki.Tunneling{Supported: true, Algorithms: []asn1.ObjectIdentifier{oidAES256GCM}}
-	}
-	if t.Type == pki.RCA {
-		t.Subject.Brand = pki.RootName
-	}
-	return t
-}
-
-func (p *product) certify(t pki.Template, c ca, label string, keys keyring, issuer *pki.Certificate, key crypto.Signer) (*pki.Certificate, error) {
-	t.PublicKey = keys.public(c, label)
-	if t.Type == pki.RCA {
-		t.NextRootKey = keys.public(c, LabelNextRoot)
-	}
-	cert, err := pki.Issue(rand.Reader, t, issuer, key)
-	if err != nil {
-		return nil, fmt.Errorf("%s.%s: %w", c.name, label, err)
-	}
-	name := certificateFile(c, label)
-	p.certs = append(p.certs, certificate{c.name, label, name, cert})
-	p.files = append(p.files, file{name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.X509.Raw})})
-	return cert, nil
-}
-
-func certificateFile(c ca, label string) string {
-	if label == LabelCertSign {
-		return c.file + ".pem"
-	}
-	return c.file + "-" + label + ".pem"
-}
-
-func (p *product) find(c ca) *pki.Certificate {
-	for _, made := range p.certs {
-		if made.ca == c.name && made.label == LabelCertSign {
-			return made.cert
-		}
-	}
-	return nil
-}
-
-func (s *Spec) issueLists(now time.Time, p *product, keys keyring) error {
-	cas := s.cas()
-	brand := cas[1]
-	var named []*pki.CRL // a root's CRL is known by its number, not by the brand's list
-	for _, c := range cas {
-		if !c.crls {
-			continue
-		}
-		t := pki.CRLTemplate{Number: firstNumber, ThisUpdate: now, NextUpdate: c.CRLValidity.after(now)}
-		l, err := pki.IssueCRL(rand.Reader, t, p.find(c), keys.signer(c))
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-		p.crls = append(p.crls, l)
-		if c.Authority != &s.Root {
-			named = append(named, l)
-		}
-		p.files = append(p.files, file{c.file + ".crl", pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: l.X509.Raw})})
-	}
-	bci, err := pki.IssueBCI(rand.Reader, pki.BCITemplate{
-		Sequence: firstNumber, Validity: pki.Period{NotBefore: now, NotAfter: s.BCIValidity.after(now)}, CRLs: named,
-	}, p.find(brand), keys.signer(brand))
-	if err != nil {
-		return fmt.Errorf("%s: %w", brand.name, err)
-	}
-	p.bci = bci
-	p.files = append(p.files, file{"brand.bci", bci.Raw})
-	return nil
-}
-
-// verify validates every certificate against the root, with the CRLs and the BrandCRLIdentifier.
-func (s *Spec) verify(now time.Time, p *product) error {
-	v, err := pki.NewVerifier([]*pki.Certificate{p.certs[0].cert}, pki.Options{RequireBCI: true})
-	if err != nil {
-		return err
-	}
-	var certs []*pki.Certificate
-	for _, c := range p.certs {
-		certs = append(certs, c.cert)
-	}
-	if v, err = v.Update(p.bci, p.crls, certs, now); err != nil {
-		return err
-	}
-	var errs []error
-	for _, c := range p.certs {
-		if _, err := v.Verify(c.cert, certs, now, c.cert.Type); err != nil {
-			errs = append(errs, fmt.Errorf("%s.%s: %w", c.ca, c.label, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// fileNames lists what a ceremony writes.
-func (s *Spec) fileNames() []string {
-	names := []string{transcriptFile, signatureFile, "brand.bci"}
-	for _, c := range s.cas() {
-		names = append(names, certificateFile(c, LabelCertSign))
-		if c.issuing != nil {
-			names = append(names, certificateFile(c, LabelSign), certificateFile(c, LabelKeyExchange))
-		}
-		if c.crls {
-			names = append(names, c.file+".crl")
-		}
-	}
-	return names
-}
-
-// Check tells what is wrong with a file, without touching a token or a file: its values, and then what
-// comes to light in a rehearsal of the ceremony at the time now.
-func Check(s *Spec, now time.Time) error {
-	if err := s.check(); err != nil {
-		return err
-	}
-	keys := make(keyring)
-	for _, c := range s.cas() {
-		for _, k := range s.keys(c) {
-			key, err := throwAwayKey(k)
-			if err != nil {
-				return err
-			}
-			keys[k.id()] = key
-		}
-	}
-	if _, err := s.issue(whole(now), keys); err != nil {
-		return fmt.Errorf("rehearsal: %w", err)
-	}
-	return nil
-}
-
-// whole cuts a time to what a certificate carries.
-func whole(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
-
-// rehearsalRSA is one key for all rehearsals: making one takes long.
-var rehearsalRSA = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
-
-// throwAwayKey stands in for a key of any type that can do the same.
-func throwAwayKey(k newKey) (any, error) {
-	switch {
-	case k.purpose == MAC:
-		return nil, nil
-	case k.purpose == KeyExchange:
-		key, err := rehearsalRSA()
+		l, err := pki.IssueCRL(rand.Reader, t, issuer, key)
 		if err != nil {
 			return nil, err
 		}
-		return key.Public(), nil
-	case k.typ == ECP384:
-		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		return l.X509.Raw, nil
+	case bci:
+		t := pki.BCITemplate{Sequence: st.Number, Validity: pki.Period{NotBefore: s.now, NotAfter: st.Validity.after(s.now)}}
+		for _, name := range st.CRLs {
+			t.CRLs = append(t.CRLs, s.crls[name])
+		}
+		b, err := pki.IssueBCI(rand.Reader, t, issuer, key)
+		if err != nil {
+			return nil, err
+		}
+		return b.Raw, nil
+	case request:
+		return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: s.pkixName(st)}, key)
 	}
-	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	return nil, fmt.Errorf("%v makes nothing that is signed", st)
 }
 
-// checkKeyType holds a public key that a token showed against what was asked of it.
-func checkKeyType(pub crypto.PublicKey, want KeyType) error {
-	got := KeyType("another type")
-	switch k := pub.(type) {
-	case *rsa.PublicKey:
-		got = KeyType(fmt.Sprintf("rsa-%d", k.N.BitLen()))
-		if k.E != 65537 {
-			return fmt.Errorf("RSA key with exponent %d, want 65537", k.E)
+// template says what a certificate of a step certifies.
+func (s *state) template(st *step) (pki.Template, error) {
+	t := pki.Template{NotBefore: s.now, NotAfter: st.Validity.after(s.now)}
+	if st.kind == cross {
+		c := s.certs[st.Certificate]
+		if c.Use != pki.Authority || c.Type == pki.RCA {
+			return t, fmt.Errorf("%s is a %v: want a CA below a root that signs certificates", st.Certificate, c)
 		}
-	case *ecdsa.PublicKey:
-		switch k.Curve {
-		case elliptic.P256():
-			got = ECP256
-		case elliptic.P384():
-			got = ECP384
-		}
-		if _, err := k.Bytes(); err != nil {
-			return fmt.Errorf("EC key: %w", err)
-		}
+		t.Type, t.Use, t.Subject, t.PublicKey = c.Type, c.Use, c.Subject, c.X509.PublicKey
+		t.PrivateKeyNotAfter = st.SigningPeriod.after(s.now)
+		return t, nil
 	}
-	if got != want {
-		return fmt.Errorf("the token made a key of %s, want %s", got, want)
+	subject := s.subjects[st.Subject]
+	t.Type, t.Subject, t.Use = subject.typ, s.subjectName(st), useOf(s.purpose(st))
+	t.PublicKey = s.keys[st.Key]
+	if st.CSR != "" {
+		t.PublicKey = s.csrs[st.CSR].PublicKey
+	}
+	if t.Use == pki.KeyExchange {
+		t.Tunneling = &pki.Tunneling{Supported: true, Algorithms: []asn1.ObjectIdentifier{oidAES256GCM}}
+	} else {
+		t.PrivateKeyNotAfter = st.SigningPeriod.after(s.now)
+	}
+	if st.kind == root {
+		t.NextRootKey = s.keys[st.NextKey]
+	}
+	return t, nil
+}
+
+func (s *state) purpose(st *step) Purpose {
+	if st.CSR != "" {
+		return st.Purpose
+	}
+	return s.keyStep(st.Key).Purpose
+}
+
+func useOf(p Purpose) pki.Use {
+	return map[Purpose]pki.Use{CertSign: pki.Authority, Sign: pki.Signature, KeyExchange: pki.KeyExchange}[p]
+}
+
+func (s *state) subjectName(st *step) pki.Name {
+	subject := s.subjects[st.Subject]
+	n := pki.Name{Country: subject.Country, Brand: s.brand, Unit: subject.Unit, CommonName: subject.CommonName}
+	if subject.typ == pki.RCA {
+		n.Brand = pki.RootName
+	}
+	return n
+}
+
+// pkixName is the subject of a request: its attributes stand in the order that SET has.
+func (s *state) pkixName(st *step) pkix.Name {
+	n := s.subjectName(st)
+	name := pkix.Name{Country: []string{n.Country}, Organization: []string{n.Brand}, CommonName: n.CommonName}
+	if n.Unit != "" {
+		name.OrganizationalUnit = []string{n.Unit}
+	}
+	return name
+}
+
+// take parses what a step made, or an input, and keeps it. It checks no signature: verify does.
+func (s *state) take(k kind, name string, raw []byte) (err error) {
+	switch k {
+	case root, certificate, cross:
+		s.certs[name], err = pki.ParseCertificate(raw)
+	case crl:
+		s.crls[name], err = pki.ParseCRL(raw)
+	case bci:
+		s.bcis[name], err = pki.ParseBCI(raw)
+	case request:
+		s.csrs[name], err = parseRequest(raw)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
+
+// parseRequest decodes a PKCS#10 request in its distinguished encoding.
+func parseRequest(raw []byte) (*x509.CertificateRequest, error) {
+	if len(raw) > pki.CertificateSizeMax {
+		return nil, fmt.Errorf("%d octets, at most %d are allowed", len(raw), pki.CertificateSizeMax)
+	}
+	r, err := x509.ParseCertificateRequest(raw)
+	if err != nil {
+		return nil, err
+	}
+	tbs, err := tbsOf(raw)
+	if err == nil && !bytes.Equal(tbs, r.RawTBSCertificateRequest) {
+		err = errors.New("malformed outer structure")
+	}
+	return r, err
+}
+
+var pemTypes = map[kind]string{
+	root: "CERTIFICATE", certificate: "CERTIFICATE", cross: "CERTIFICATE", crl: "X509 CRL", request: "CERTIFICATE REQUEST",
+}
+
+// encode gives the file that holds what a step made: PEM, but DER for a BrandCRLIdentifier.
+func encode(k kind, raw []byte) []byte {
+	if k == bci {
+		return raw
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: pemTypes[k], Bytes: raw})
+}
+
+// decode reads what encode wrote. Nothing may stand beside it.
+func decode(k kind, data []byte) ([]byte, error) {
+	if k == bci {
+		return data, nil
+	}
+	block, rest := pem.Decode(data)
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 || block.Type != pemTypes[k] || len(block.Headers) > 0 {
+		return nil, fmt.Errorf("not one PEM block of type %s", pemTypes[k])
+	}
+	return block.Bytes, nil
+}
+
+// takeInput parses an input, and holds it against the key that signs with it.
+func (s *state) takeInput(in input, data []byte) error {
+	if got := digest(data); got != in.sha256 {
+		return fmt.Errorf("input %s: its SHA-256 is %s, and line %d of the reviewed file has another", in.name, got, in.line)
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return fmt.Errorf("input %s: not PEM", in.name)
+	}
+	for k, typ := range pemTypes {
+		if typ != block.Type {
+			continue
+		}
+		raw, err := decode(k, data)
+		if err != nil {
+			return fmt.Errorf("input %s: %w", in.name, err)
+		}
+		if err := s.take(k, in.name, raw); err != nil {
+			return fmt.Errorf("input %w", err)
+		}
+		if r := s.csrs[in.name]; r != nil {
+			if err := r.CheckSignature(); err != nil {
+				return fmt.Errorf("input %s: it is not signed with its own key: %w", in.name, err)
+			}
+		}
+		return s.checkInputUse(in)
+	}
+	return fmt.Errorf("input %s: PEM of type %q: want a certificate, a CRL or a certificate request", in.name, block.Type)
+}
+
+// checkInputUse refuses an input that steps take for something that it is not.
+func (s *state) checkInputUse(in input) error {
+	used := s.certs[in.name] != nil // for the chain at least
+	for _, st := range s.steps {
+		for _, name := range []string{st.Certificate, st.Issuer, st.Succeeds} {
+			if name == in.name && s.certs[name] == nil {
+				return fmt.Errorf("line %d: %v: %s is not a certificate", st.line, st, name)
+			}
+		}
+		if st.CSR == in.name {
+			if used = true; s.csrs[in.name] == nil {
+				return fmt.Errorf("line %d: %v: %s is not a certificate request", st.line, st, in.name)
+			}
+		}
+		for _, name := range st.CRLs {
+			if name == in.name {
+				if used = true; s.crls[name] == nil {
+					return fmt.Errorf("line %d: %v: %s is not a CRL", st.line, st, name)
+				}
+			}
+		}
+	}
+	if !used {
+		return fmt.Errorf("line %d: no step uses the input %s", in.line, in.name)
+	}
+	return nil
+}
+
+// signedDER is the outer structure of everything that a ceremony signs.
+type signedDER struct {
+	TBS       asn1.RawValue
+	Algorithm asn1.RawValue
+	Signature asn1.BitString
+}
+
+// tbsOf gives the octets that were signed.
+func tbsOf(raw []byte) ([]byte, error) {
+	var outer signedDER
+	if rest, err := asn1.Unmarshal(raw, &outer); err != nil || len(rest) > 0 {
+		return nil, errors.New("malformed outer structure")
+	}
+	return outer.TBS.FullBytes, nil
+}
+
+// serialOf gives the serial number of a certificate as it was drawn, or nil.
+func serialOf(c *pki.Certificate) []byte {
+	if c == nil || c.X509.SerialNumber.BitLen() > 8*serialOctets {
+		return nil
+	}
+	return c.X509.SerialNumber.FillBytes(make([]byte, serialOctets))
+}
+
+func hexOf(b []byte) string { return hex.EncodeToString(b) }

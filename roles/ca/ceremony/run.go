@@ -2,13 +2,10 @@ package ceremony
 
 import (
 	"context"
-	"crypto"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,27 +13,17 @@ import (
 	"time"
 )
 
-// Token is where the keys of one CA are made and stay.
-type Token interface {
-	// Serial tells the token from every other.
-	Serial() string
-	// Labels lists the keys that it holds.
-	Labels(ctx context.Context) ([]string, error)
-	// Generate makes a key that can do what its purpose needs and nothing else, and that cannot leave.
-	Generate(ctx context.Context, label string, purpose Purpose, typ KeyType) error
-	// PublicKey reads the public half of a key pair back from the token.
-	PublicKey(ctx context.Context, label string) (crypto.PublicKey, error)
-	// Signer gives the use of a key made for signing certificates.
-	Signer(ctx context.Context, label string) (crypto.Signer, error)
-	Close() error
-}
-
-// Room is where a ceremony is held.
+// Room is where a ceremony is held: what is bound to the plan for this one time.
 type Room struct {
-	Open   func(ctx context.Context, uri string) (Token, error)
-	Notice io.Writer // is told each step as it happens
-	Now    func() time.Time
-	Source []byte // the file that was reviewed; its digest goes into the transcript
+	Open     func(ctx context.Context, name string) (Token, error) // a token by its plain name
+	Output   string                                                // directory for what is made
+	Inputs   fs.FS                                                 // where the inputs are
+	Officers io.Reader                                             // what the officers type
+	Typed    string                                                // how they type it, for the transcript
+	Notice   io.Writer                                             // is told each step as it happens
+	Now      func() time.Time
+	Software string // name and version, for the transcript
+	Bindings []byte // the file that binds; its digest goes into the transcript
 }
 
 // Summary is what a ceremony made.
@@ -49,50 +36,59 @@ type Summary struct {
 
 // CertificateSummary is a certificate that was issued.
 type CertificateSummary struct {
-	CA        string    `json:"ca"`
-	Key       string    `json:"key"`
+	File      string    `json:"file"`
+	Key       string    `json:"key,omitempty"` // TOKEN/LABEL, if it is a key of the ceremony
 	Subject   string    `json:"subject"`
 	Serial    string    `json:"serial"`
-	SHA256    string    `json:"sha256"`
+	SHA256    string    `json:"sha256"` // of the DER
 	NotBefore time.Time `json:"notBefore"`
 	NotAfter  time.Time `json:"notAfter"`
-	File      string    `json:"file"`
 }
 
-// FileSummary is a file that was written.
+// FileSummary is a file and the SHA-256 of its content.
 type FileSummary struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"`
 }
 
 const (
-	certMode = 0o644
+	fileMode = 0o644
 	dirMode  = 0o755
+
+	// progressEvery is how often something that takes long says so.
+	progressEvery = 2 * time.Second
 )
 
 // session is one ceremony being held.
 type session struct {
-	*Spec
-	room   Room
-	now    time.Time
-	tokens map[string]Token
-	keys   keyring
-	made   []string // keys that are in tokens now
-	log    *transcript
+	*state
+	room    Room
+	tokens  map[string]Token
+	reports map[string]KeyInfo // keys that are used and not made, by TOKEN/LABEL
+	inTok   []string           // keys that were made and are in tokens now
+	files   []FileSummary
+	log     *transcript
 }
 
 // Run holds the ceremony.
-func Run(ctx context.Context, spec *Spec, room Room) (_ *Summary, err error) {
-	s := &session{Spec: spec, room: room, now: whole(room.Now()), tokens: make(map[string]Token), keys: make(keyring)}
-	if err := Check(spec, s.now); err != nil {
+func Run(ctx context.Context, p *Plan, room Room) (_ *Summary, err error) {
+	s := &session{state: newState(p, room.Now()), room: room, tokens: make(map[string]Token), reports: make(map[string]KeyInfo)}
+	if _, err := Rehearse(p, room.Inputs, s.now); err != nil {
 		return nil, err
 	}
-	if err := s.checkOutputs(); err != nil {
+	if p.officers.Required > 0 && room.Officers == nil {
+		return nil, errors.New("officers must confirm, and nobody can type")
+	}
+	inputs, err := s.readInputs(room.Inputs)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkOutput(); err != nil {
 		return nil, err
 	}
 	defer func() {
-		for _, c := range spec.cas() {
-			if t := s.tokens[c.name]; t != nil {
+		for _, name := range p.Tokens() {
+			if t := s.tokens[name]; t != nil {
 				err = errors.Join(err, t.Close())
 			}
 		}
@@ -100,223 +96,316 @@ func Run(ctx context.Context, spec *Spec, room Room) (_ *Summary, err error) {
 	if err := s.openTokens(ctx); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(s.Output, dirMode); err != nil {
+	if err := os.MkdirAll(room.Output, dirMode); err != nil {
 		return nil, fmt.Errorf("output: %w", err)
 	}
-	s.log, err = newTranscript(filepath.Join(s.Output, transcriptFile), room.Now)
-	if err != nil {
+	if s.log, err = newTranscript(s.path(transcriptFile), room.Now); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.log.close()) }()
-	summary, err := s.hold(ctx)
-	if err != nil {
-		err = errors.Join(err, s.step("failed", "", "the ceremony failed", details{"error": err.Error(), "keys": s.made}))
-		if len(s.made) > 0 {
-			err = fmt.Errorf("%w; keys that were made and must be destroyed before another try: %s", err, strings.Join(s.made, ", "))
-		}
-		return nil, err
+	if err := s.hold(ctx, inputs); err != nil {
+		return nil, s.failed(err)
 	}
-	return summary, nil
+	return s.summary(), nil
 }
 
-func (s *session) checkOutputs() error {
-	var there []string
-	for _, name := range s.fileNames() {
-		if _, err := os.Lstat(filepath.Join(s.Output, name)); err == nil {
-			there = append(there, name)
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("output: %w", err)
-		}
-	}
-	if len(there) > 0 {
-		return fmt.Errorf("output: %s has %s already: a ceremony never overwrites, give another directory", s.Output, strings.Join(there, ", "))
+func (s *session) path(name string) string { return filepath.Join(s.room.Output, name) }
+
+// checkOutput wants a directory that is new or empty.
+func (s *session) checkOutput() error {
+	entries, err := os.ReadDir(s.room.Output)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("output: %w", err)
+	case len(entries) > 0:
+		return fmt.Errorf("output: %s has %s already: a ceremony never overwrites, give another directory", s.room.Output, entries[0].Name())
 	}
 	return nil
 }
 
-// openTokens opens every token and looks that each is another one and has none of the keys.
+// openTokens opens every token and looks that each is another one, has none of the keys that are to be
+// made, and all that are to be used.
 func (s *session) openTokens(ctx context.Context) error {
 	serials := make(map[string]string)
-	for _, c := range s.cas() {
-		t, err := s.room.Open(ctx, c.Token)
+	for _, name := range s.Tokens() {
+		t, err := s.room.Open(ctx, name)
 		if err != nil {
-			return fmt.Errorf("%s.token: %w", c.name, err)
+			return fmt.Errorf("token %s: %w", name, err)
 		}
-		s.tokens[c.name] = t
-		if other, taken := serials[t.Serial()]; taken {
-			return fmt.Errorf("%s.token: is the token of %s: each CA has its own", c.name, other)
+		s.tokens[name] = t
+		serial := t.Info().Serial
+		if other, taken := serials[serial]; taken {
+			return fmt.Errorf("token %s: is the token %s: each name stands for another one", name, other)
 		}
-		serials[t.Serial()] = c.name
-		labels, err := t.Labels(ctx)
+		serials[serial] = name
+		keys, err := t.Keys(ctx)
 		if err != nil {
-			return fmt.Errorf("%s.token: %w", c.name, err)
+			return fmt.Errorf("token %s: %w", name, err)
 		}
-		for _, k := range s.Spec.keys(c) {
-			if slices.Contains(labels, k.label) {
-				return fmt.Errorf("%s.token: has a key %q already: a ceremony starts with new keys, use another token", c.name, k.label)
-			}
+		if err := s.checkKeys(name, keys); err != nil {
+			return fmt.Errorf("token %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// hold makes keys and certificates, and writes them.
-func (s *session) hold(ctx context.Context) (*Summary, error) {
-	source := sha256.Sum256(s.room.Source)
-	if err := s.step("begin", "", fmt.Sprintf("ceremony %q begins", s.Name), details{
-		"ceremony": s.Name, "file_sha256": hex.EncodeToString(source[:]), "spec": s.Spec,
-	}); err != nil {
-		return nil, err
-	}
-	for _, c := range s.cas() {
-		text := fmt.Sprintf("token with serial number %s is open and has none of the keys", s.tokens[c.name].Serial())
-		if err := s.step("token", c.name, text, details{"serial": s.tokens[c.name].Serial()}); err != nil {
-			return nil, err
+func (s *session) checkKeys(token string, keys []KeyInfo) error {
+	for _, st := range s.steps {
+		if !st.isKey() || st.token() != token {
+			continue
+		}
+		i := slices.IndexFunc(keys, func(k KeyInfo) bool { return k.Label == st.label() })
+		switch {
+		case st.kind == generate && i >= 0:
+			return fmt.Errorf("has a key %q already: use another token, or another label", st.label())
+		case st.kind == use && i < 0:
+			return fmt.Errorf("has no key %q", st.label())
+		case st.kind == use:
+			s.reports[st.name] = keys[i]
 		}
 	}
-	for _, c := range s.cas() {
-		for _, k := range s.Spec.keys(c) {
-			if err := s.makeKey(ctx, s.tokens[c.name], k); err != nil {
-				return nil, fmt.Errorf("%s: key %s: %w", c.name, k.label, err)
-			}
-		}
-	}
-	p, err := s.issue(s.now, s.keys)
-	if err != nil {
-		return nil, err
-	}
-	summary := &Summary{Ceremony: s.Name, Output: s.Output}
-	if err := s.announce(p, summary); err != nil {
-		return nil, err
-	}
-	if err := s.write(p.files, summary); err != nil {
-		return nil, err
-	}
-	return summary, s.finish(summary)
+	return nil
 }
 
-// makeKey generates a key and reads it back.
-func (s *session) makeKey(ctx context.Context, t Token, k newKey) error {
-	if err := t.Generate(ctx, k.label, k.purpose, k.typ); err != nil {
+// hold goes through the ceremony.
+func (s *session) hold(ctx context.Context, inputs map[string][]byte) error {
+	begin := &begun{
+		Ceremony: s.name, At: s.now, Plan: s.sha256(), Software: s.room.Software,
+		Officers: append([]string{}, s.officers.Names...), Required: s.officers.Required, Typed: s.room.Typed,
+	}
+	if len(s.room.Bindings) > 0 {
+		begin.Bindings = digest(s.room.Bindings)
+	}
+	if err := s.record(line{Begin: begin}); err != nil {
 		return err
 	}
-	s.made = append(s.made, k.id())
-	if k.purpose == MAC {
-		return s.step("key", k.ca, fmt.Sprintf("key %s (%s) made", k.label, k.typ), details{"label": k.label, "type": k.typ})
-	}
-	pub, err := t.PublicKey(ctx, k.label)
-	if err != nil {
+	if err := s.write(planFile, s.source); err != nil {
 		return err
 	}
-	if err := checkKeyType(pub, k.typ); err != nil {
-		return err
-	}
-	spki, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return err
-	}
-	for id, other := range s.keys {
-		if same(pub, other) {
-			return fmt.Errorf("the token made the same key as for %s", id)
+	for _, in := range s.inputs {
+		if err := s.write(in.name, inputs[in.name]); err != nil {
+			return err
+		}
+		if err := s.record(line{Input: &FileSummary{in.name, in.sha256}}); err != nil {
+			return err
 		}
 	}
-	s.keys[k.id()] = pub
-	if k.purpose == CertSign {
-		signer, err := t.Signer(ctx, k.label)
+	for _, name := range s.Tokens() {
+		if err := s.record(line{Token: &opened{name, s.tokens[name].Info()}}); err != nil {
+			return err
+		}
+	}
+	for i, st := range s.steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		do := s.signStep
+		if st.isKey() {
+			do = s.keyStepOf
+		}
+		if err := do(ctx, i+1, st); err != nil {
+			return fmt.Errorf("%v: %w", st, err)
+		}
+	}
+	return s.finish()
+}
+
+// keyStepOf makes a key, or takes one into use.
+func (s *session) keyStepOf(ctx context.Context, n int, st *step) error {
+	t := s.tokens[st.token()]
+	var report *KeyInfo
+	if k, ok := s.reports[st.name]; ok {
+		report = &k
+	}
+	one := s.showKey(n, st, t.Info(), report)
+	if err := s.record(line{Shown: &one}); err != nil {
+		return err
+	}
+	if err := s.confirm(ctx, n); err != nil {
+		return err
+	}
+	if report == nil {
+		var made KeyInfo
+		err := s.patiently("generating "+st.name, func() (err error) {
+			made, err = t.Generate(ctx, st.label(), st.Purpose, st.Type)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if !same(pub, signer) {
+		report, s.inTok = &made, append(s.inTok, st.name)
+	}
+	if err := s.takeKey(st, *report); err != nil {
+		return err
+	}
+	if st.Purpose.signs() {
+		signer, err := t.Signer(ctx, st.label())
+		if err != nil {
+			return err
+		}
+		if !same(s.keys[st.name], signer.Public()) {
 			return errors.New("the token signs with another key than the one it shows")
 		}
-		s.keys[k.id()] = signer
+		s.signers[st.name] = signer
 	}
-	digest := sha256.Sum256(spki)
-	return s.step("key", k.ca, fmt.Sprintf("key %s (%s) made, SHA-256 of its public key %x", k.label, k.typ, digest),
-		details{"label": k.label, "type": k.typ, "spki_sha256": hex.EncodeToString(digest[:])})
+	return s.record(line{Key: &keyReady{n, st.name, *report}})
 }
 
-func same(pub crypto.PublicKey, other any) bool {
-	if s, ok := other.(crypto.Signer); ok {
-		other = s.Public()
+// signStep shows what is to be signed, has it confirmed, signs it, checks it, and writes it.
+func (s *session) signStep(ctx context.Context, n int, st *step) error {
+	d, err := s.draft(st, newSerial())
+	if err != nil {
+		return err
 	}
-	k, ok := pub.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && k.Equal(other)
+	one, err := s.showDraft(n, d)
+	if err != nil {
+		return err
+	}
+	if err := s.record(line{Shown: &one}); err != nil {
+		return err
+	}
+	if err := s.confirm(ctx, n); err != nil {
+		return err
+	}
+	var raw []byte
+	if err := s.patiently("signing "+st.name, func() (err error) {
+		raw, err = s.sign(d)
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := s.take(st.kind, st.name, raw); err != nil {
+		return err
+	}
+	if err := s.verify(); err != nil {
+		return err
+	}
+	data := encode(st.kind, raw)
+	if err := s.write(st.name, data); err != nil {
+		return err
+	}
+	return s.record(line{File: &fileWritten{n, st.name, digest(data)}})
 }
 
-func (s *session) announce(p *product, summary *Summary) error {
-	for _, c := range p.certs {
-		digest := sha256.Sum256(c.cert.X509.Raw)
-		sum := CertificateSummary{
-			CA: c.ca, Key: c.label, Subject: c.cert.X509.Subject.String(), Serial: c.cert.Serial(),
-			SHA256: hex.EncodeToString(digest[:]), NotBefore: c.cert.X509.NotBefore, NotAfter: c.cert.X509.NotAfter, File: c.file,
+// patiently does something and says every now and then that it is not done yet.
+func (s *session) patiently(what string, do func() error) error {
+	done, told := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(told)
+		tick := time.NewTicker(progressEvery)
+		defer tick.Stop()
+		for began := time.Now(); ; {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				fmt.Fprintf(s.room.Notice, "%s: not done after %.0f s, please wait\n", what, time.Since(began).Seconds())
+			}
 		}
-		summary.Certificates = append(summary.Certificates, sum)
-		text := fmt.Sprintf("%v issued and verified, until %s", c.cert, sum.NotAfter.Format(time.DateOnly))
-		if err := s.step("certificate", c.ca, text, details{"certificate": sum}); err != nil {
-			return err
-		}
-	}
-	for _, l := range p.crls {
-		text := fmt.Sprintf("CRL %d of %s issued and verified, next by %s", l.Number, l.X509.Issuer, l.X509.NextUpdate.Format(time.DateOnly))
-		if err := s.step("crl", "", text, details{"issuer": l.X509.Issuer.String(), "number": l.Number, "next_update": l.X509.NextUpdate}); err != nil {
-			return err
-		}
-	}
-	text := fmt.Sprintf("BrandCRLIdentifier %d of brand %s issued and verified, until %s", p.bci.Sequence, p.bci.Brand, p.bci.Validity.NotAfter.Format(time.DateOnly))
-	return s.step("bci", "brand-ca", text, details{"sequence": p.bci.Sequence, "not_after": p.bci.Validity.NotAfter})
+	}()
+	err := do()
+	close(done)
+	<-told
+	return err
 }
 
-func (s *session) write(files []file, summary *Summary) error {
-	for _, f := range files {
-		if err := writeNew(filepath.Join(s.Output, f.name), f.data); err != nil {
-			return err
-		}
-		digest := sha256.Sum256(f.data)
-		sum := FileSummary{f.name, hex.EncodeToString(digest[:])}
-		summary.Files = append(summary.Files, sum)
-		if err := s.step("file", "", "wrote "+filepath.Join(s.Output, f.name), details{"file": sum}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// writeNew writes a file that must not be there yet, to the disk.
-func writeNew(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, certMode)
+// write writes a file that must not be there yet, to the disk.
+func (s *session) write(name string, data []byte) error {
+	f, err := os.OpenFile(s.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
 	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// finish ends the transcript and signs it with the root's key.
-func (s *session) finish(summary *Summary) error {
-	if err := s.step("end", "", "the ceremony is complete: the root signs the transcript", nil); err != nil {
-		return err
+	if err := errors.Join(err, f.Sync(), f.Close(), syncDir(s.room.Output)); err != nil {
+		return fmt.Errorf("output: %w", err)
 	}
-	signature, digest, err := s.log.sign(s.keys.signer(s.cas()[0]))
-	if err != nil {
-		return fmt.Errorf("sign the transcript: %w", err)
-	}
-	if err := writeNew(filepath.Join(s.Output, signatureFile), signature); err != nil {
-		return err
-	}
-	sum := sha256.Sum256(signature)
-	summary.Files = append(summary.Files, FileSummary{transcriptFile, digest}, FileSummary{signatureFile, hex.EncodeToString(sum[:])})
+	s.files = append(s.files, FileSummary{name, digest(data)})
 	return nil
 }
 
-// step records and announces one step.
-func (s *session) step(kind, ca, text string, d details) error {
-	if err := s.log.add(kind, ca, text, d); err != nil {
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
 		return err
 	}
-	if ca != "" {
-		text = ca + ": " + text
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// finish ends the transcript, signs it, and writes it for people.
+func (s *session) finish() error {
+	id := s.transcriptSigner()
+	if err := s.record(line{End: &ended{id}}); err != nil {
+		return err
 	}
-	_, err := fmt.Fprintln(s.room.Notice, text)
-	return err
+	var signature []byte
+	if err := s.patiently("signing the transcript", func() (err error) {
+		signature, err = signTranscript(s.signers[id], s.log.raw)
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := s.write(signatureFile, signature); err != nil {
+		return err
+	}
+	return s.write(readableFile, render(s.log.lines, s.log.raw))
+}
+
+// failed ends the transcript of a ceremony that failed, and says what is left of it.
+func (s *session) failed(err error) error {
+	f := &failedAt{Error: err.Error(), Keys: append([]string{}, s.inTok...), Files: []string{}}
+	for _, file := range s.files {
+		f.Files = append(f.Files, file.Name)
+	}
+	if logged := s.record(line{Failed: f}); logged != nil {
+		return errors.Join(err, logged)
+	}
+	if _, there := os.Lstat(s.path(readableFile)); errors.Is(there, fs.ErrNotExist) {
+		err = errors.Join(err, s.write(readableFile, render(s.log.lines, s.log.raw)))
+	}
+	if len(s.inTok) > 0 {
+		err = fmt.Errorf("%w; keys that were made and must be destroyed before another try: %s", err, strings.Join(s.inTok, ", "))
+	}
+	return fmt.Errorf("%w; what happened stands in %s", err, s.path(readableFile))
+}
+
+func (s *session) summary() *Summary {
+	sum := &Summary{Ceremony: s.name, Output: s.room.Output, Certificates: s.certificates(), Files: s.files}
+	sum.Files = append(sum.Files, FileSummary{transcriptFile, digest(s.log.raw)})
+	return sum
+}
+
+// certificates summarises those that steps made.
+func (s *state) certificates() []CertificateSummary {
+	list := []CertificateSummary{}
+	for _, st := range s.steps {
+		c := s.certs[st.name]
+		if c == nil {
+			continue
+		}
+		list = append(list, CertificateSummary{
+			File: st.name, Key: s.keyOf[st.name], Subject: c.X509.Subject.String(), Serial: c.Serial(), SHA256: digest(c.X509.Raw),
+			NotBefore: c.X509.NotBefore, NotAfter: c.X509.NotAfter,
+		})
+	}
+	return list
+}
+
+// record writes a line of the transcript and announces it.
+func (s *session) record(l line) error {
+	if err := s.log.add(l); err != nil {
+		return err
+	}
+	head, rows := l.text()
+	s.say("%s", head)
+	for _, r := range rows {
+		s.say("    %s", r)
+	}
+	return nil
+}
+
+// say tells those present. A notice that cannot be written stops nothing: the transcript has it all.
+func (s *session) say(format string, args ...any) {
+	fmt.Fprintln(s.room.Notice, strings.Map(printable, fmt.Sprintf(format, args...)))
 }

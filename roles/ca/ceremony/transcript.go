@@ -5,69 +5,131 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
 
 // Names of the files that tell what was done.
 const (
+	planFile       = "ceremony.yaml"
 	transcriptFile = "transcript.jsonl"
+	readableFile   = "transcript.txt"
 	signatureFile  = "transcript.sig"
 )
 
-// details are what one kind of step has to tell beside its text.
-type details map[string]any
-
-// line is one line of a transcript.
+// line is one line of a transcript: one of the events, and its place in the chain.
 type line struct {
 	Seq      int       `json:"seq"`
 	Time     time.Time `json:"time"`
 	Previous string    `json:"previous_sha256"`
-	Step     string    `json:"step"`
-	CA       string    `json:"ca,omitempty"`
-	Text     string    `json:"text"`
-	Details  details   `json:"details,omitempty"`
+
+	Begin     *begun       `json:"begin,omitempty"`
+	Input     *FileSummary `json:"input,omitempty"`
+	Token     *opened      `json:"token,omitempty"`
+	Shown     *Shown       `json:"shown,omitempty"`
+	Confirmed *confirmed   `json:"confirmed,omitempty"`
+	Key       *keyReady    `json:"key,omitempty"`
+	File      *fileWritten `json:"file,omitempty"`
+	End       *ended       `json:"end,omitempty"`
+	Failed    *failedAt    `json:"failed,omitempty"`
+}
+
+// begun opens a transcript.
+type begun struct {
+	Ceremony string    `json:"ceremony"`
+	At       time.Time `json:"at"` // from when everything is valid
+	Plan     string    `json:"plan_sha256"`
+	Bindings string    `json:"bindings_sha256,omitempty"`
+	Software string    `json:"software"`
+	Officers []string  `json:"officers"`
+	Required int       `json:"required"`
+	Typed    string    `json:"typed"` // how the officers' words come in
+}
+
+type opened struct {
+	Name string    `json:"name"`
+	Info TokenInfo `json:"info"`
+}
+
+// Shown is a step as it is shown before it is done.
+type Shown struct {
+	Step    int      `json:"step"`
+	Title   string   `json:"title"`
+	Content []string `json:"content"`
+	// SHA256 is that of what is to be signed, or of the content where nothing is. It is empty in a
+	// rehearsal, which has no keys.
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// confirmed is an officer's word.
+type confirmed struct {
+	Step    int    `json:"step"`
+	Officer string `json:"officer"`
+	Word    string `json:"word"`
+}
+
+type keyReady struct {
+	Step int     `json:"step"`
+	Name string  `json:"name"`
+	Info KeyInfo `json:"info"`
+}
+
+type fileWritten struct {
+	Step   int    `json:"step"`
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"`
+}
+
+type ended struct {
+	Signer string `json:"signer"` // key that signs the transcript
+}
+
+type failedAt struct {
+	Error string   `json:"error"`
+	Keys  []string `json:"keys"`  // that are in tokens now
+	Files []string `json:"files"` // that were written
 }
 
 // transcript is a chain of lines. Each is on the disk before the ceremony goes on.
 type transcript struct {
 	f        *os.File
 	now      func() time.Time
-	seq      int
+	last     time.Time
+	lines    []line
+	raw      []byte
 	previous string
-	sha256   hash.Hash // of the whole file
-	sha384   hash.Hash
 }
 
+// noLine is the digest that the first line holds.
+var noLine = strings.Repeat("0", 64)
+
 func newTranscript(path string, now func() time.Time) (*transcript, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, certMode)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return nil, fmt.Errorf("output: %w", err)
 	}
-	return &transcript{
-		f: f, now: now, previous: strings.Repeat("0", hex.EncodedLen(sha256.Size)),
-		sha256: crypto.SHA256.New(), sha384: crypto.SHA384.New(),
-	}, nil
+	return &transcript{f: f, now: now, previous: noLine}, nil
 }
 
-func (t *transcript) add(step, ca, text string, d details) error {
-	t.seq++
-	b, err := json.Marshal(line{t.seq, whole(t.now()), t.previous, step, ca, text, d})
+// add writes a line, whose place it fills in.
+func (t *transcript) add(l line) error {
+	l.Seq, l.Time, l.Previous = len(t.lines)+1, whole(t.now()), t.previous
+	if l.Time.Before(t.last) { // the clock was set back
+		l.Time = t.last
+	}
+	b, err := json.Marshal(l)
 	if err != nil {
 		return fmt.Errorf("transcript: %w", err)
 	}
-	sum := sha256.Sum256(b)
-	t.previous = hex.EncodeToString(sum[:])
+	t.lines, t.previous, t.last = append(t.lines, l), digest(b), l.Time
 	b = append(b, '\n')
-	t.sha256.Write(b)
-	t.sha384.Write(b)
+	t.raw = append(t.raw, b...)
 	_, err = t.f.Write(b)
 	if err := errors.Join(err, t.f.Sync()); err != nil {
 		return fmt.Errorf("transcript: %w", err)
@@ -75,14 +137,102 @@ func (t *transcript) add(step, ca, text string, d details) error {
 	return nil
 }
 
-// sign signs the file as it stands, and gives its SHA-256 too.
-func (t *transcript) sign(key crypto.Signer) (signature []byte, digest string, err error) {
-	h, alg := t.sha256, crypto.SHA256
-	if ec, ok := key.Public().(*ecdsa.PublicKey); ok && ec.Curve == elliptic.P384() {
-		h, alg = t.sha384, crypto.SHA384
+func (t *transcript) close() error { return t.f.Close() }
+
+// hashFor is the digest that a key signs the transcript with.
+func hashFor(pub crypto.PublicKey) crypto.Hash {
+	if ec, ok := pub.(*ecdsa.PublicKey); ok && ec.Curve == elliptic.P384() {
+		return crypto.SHA384
 	}
-	signature, err = key.Sign(rand.Reader, h.Sum(nil), alg)
-	return signature, hex.EncodeToString(t.sha256.Sum(nil)), err
+	return crypto.SHA256
 }
 
-func (t *transcript) close() error { return t.f.Close() }
+func hashOf(alg crypto.Hash, b []byte) []byte {
+	h := alg.New()
+	h.Write(b)
+	return h.Sum(nil)
+}
+
+// signTranscript signs and checks the signature.
+func signTranscript(key crypto.Signer, raw []byte) ([]byte, error) {
+	alg := hashFor(key.Public())
+	signature, err := key.Sign(rand.Reader, hashOf(alg, raw), alg)
+	if err == nil {
+		err = verifyTranscript(key.Public(), raw, signature)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sign the transcript: %w", err)
+	}
+	return signature, nil
+}
+
+func verifyTranscript(pub crypto.PublicKey, raw, signature []byte) error {
+	alg := hashFor(pub)
+	sum := hashOf(alg, raw)
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		if ecdsa.VerifyASN1(k, sum, signature) {
+			return nil
+		}
+	case *rsa.PublicKey:
+		if rsa.VerifyPKCS1v15(k, alg, sum, signature) == nil {
+			return nil
+		}
+	}
+	return errors.New("the signature does not verify")
+}
+
+// render gives the transcript for people. It says what the lines say, and nothing else.
+func render(lines []line, raw []byte) []byte {
+	var b strings.Builder
+	for i := range lines {
+		head, rows := lines[i].text()
+		fmt.Fprintf(&b, "%3d  %s  %s\n", lines[i].Seq, date(lines[i].Time), head)
+		for _, r := range rows {
+			fmt.Fprintf(&b, "       %s\n", r)
+		}
+	}
+	fmt.Fprintf(&b, "\nSHA-256 of %s: %s\n", transcriptFile, digest(raw))
+	return []byte(b.String())
+}
+
+// text is a line for people: a heading and rows below it.
+func (l *line) text() (head string, rows []string) {
+	switch {
+	case l.Begin != nil:
+		return l.Begin.text()
+	case l.Input != nil:
+		return "input " + l.Input.Name, []string{row("SHA-256", "%s", l.Input.SHA256)}
+	case l.Token != nil:
+		i := l.Token.Info
+		return "token " + l.Token.Name + " is open", []string{
+			row("label", "%s", i.Label), row("serial number", "%s", i.Serial), row("manufacturer", "%s", i.Manufacturer), row("model", "%s", i.Model),
+		}
+	case l.Shown != nil:
+		return fmt.Sprintf("step %d: %s", l.Shown.Step, l.Shown.Title), append(slices.Clone(l.Shown.Content), row("SHA-256", "%s", l.Shown.SHA256))
+	case l.Confirmed != nil:
+		return fmt.Sprintf("step %d: %s confirms by typing %s", l.Confirmed.Step, l.Confirmed.Officer, l.Confirmed.Word), nil
+	case l.Key != nil:
+		return fmt.Sprintf("step %d: key %s is ready", l.Key.Step, l.Key.Name), describeKeyInfo(l.Key.Info)
+	case l.File != nil:
+		return fmt.Sprintf("step %d: %s checked and written", l.File.Step, l.File.Name), []string{row("SHA-256", "%s", l.File.SHA256)}
+	case l.End != nil:
+		return fmt.Sprintf("the ceremony is complete; %s signs the transcript", l.End.Signer), nil
+	case l.Failed != nil:
+		return "THE CEREMONY FAILED: " + l.Failed.Error, []string{
+			row("keys in tokens", "%s", strings.Join(l.Failed.Keys, ", ")), row("files written", "%s", strings.Join(l.Failed.Files, ", ")),
+		}
+	}
+	return "nothing", nil
+}
+
+func (b *begun) text() (string, []string) {
+	who := "none: the ceremony is unattended, as the reviewed file says"
+	if b.Required > 0 {
+		who = fmt.Sprintf("%d of %s", b.Required, strings.Join(b.Officers, ", "))
+	}
+	return fmt.Sprintf("ceremony %q begins", b.Ceremony), []string{
+		row("everything valid from", "%s", date(b.At)), row("SHA-256 of the plan", "%s", b.Plan), row("SHA-256 of the bindings", "%s", b.Bindings), row("software", "%s", b.Software),
+		row("officers", "%s", who), row("their words come from", "%s", b.Typed),
+	}
+}
