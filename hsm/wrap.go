@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"encoding/hex"
 	"errors"
@@ -229,15 +230,10 @@ func planUnwrapped(label string, purpose Purpose, w *WrappedKey) (plan, error) {
 }
 
 func (t *Token) unwrap(ctx context.Context, label, with string, p plan, purpose Purpose, w *WrappedKey) (KeyInfo, error) {
-	if err := t.m.create.lock(ctx); err != nil {
-		return KeyInfo{}, err
-	}
-	defer t.m.create.unlock()
-	leave, err := t.enterAlone(ctx)
-	if err != nil {
-		return KeyInfo{}, err
-	}
-	defer leave()
+	return creating(ctx, t, func() (KeyInfo, error) { return t.unwrapAlone(label, with, p, purpose, w) })
+}
+
+func (t *Token) unwrapAlone(label, with string, p plan, purpose Purpose, w *WrappedKey) (KeyInfo, error) {
 	id, err := hex.DecodeString(w.ID)
 	if err != nil {
 		return KeyInfo{}, err
@@ -330,6 +326,9 @@ func (r *reception) receive(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		return err
 	}
 	if r.plan.class == pkcs11.CKO_PRIVATE_KEY {
+		if err := restrict(lib, sh, h, r.plan.usages); err != nil {
+			return err
+		}
 		pub, err := parseSPKI(r.w.SPKI)
 		if err != nil {
 			return err
@@ -344,6 +343,43 @@ func (r *reception) receive(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		}
 	}
 	return finish(lib, sh, h, r.label, r.id)
+}
+
+// ckaNSSDB is NSS's own attribute for the public point of an EC private key, without which it unwraps none.
+const ckaNSSDB = 0xD5A0DB00
+
+// point is the public point of an EC key, and nil of another key.
+func (r *reception) point() []byte {
+	pub, err := parseSPKI(r.w.SPKI)
+	if err != nil {
+		return nil // a secret key has none
+	}
+	key, ok := pub.(*ecdsa.PublicKey)
+	if !ok {
+		return nil
+	}
+	point, err := key.Bytes()
+	if err != nil {
+		return nil
+	}
+	return point
+}
+
+// restrict takes the usages from a private key that it was not to have. NSS gives an unwrapped RSA key all
+// of them, whatever the template says.
+func restrict(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, granted []string) error {
+	for _, u := range privateUsages {
+		a, err := readAttributes(lib, sh, h, u.attribute)
+		if err != nil {
+			return err
+		}
+		if want := slices.Contains(granted, u.name); a.truth(u.attribute) != want {
+			if err := lib.SetAttributeValue(sh, h, []*pkcs11.Attribute{pkcs11.NewAttribute(u.attribute, want)}); err != nil {
+				return named("C_SetAttributeValue", err)
+			}
+		}
+	}
+	return nil
 }
 
 // unwrap unwraps the key under its temporary name, for good or as an object of this session.
@@ -362,6 +398,10 @@ func (r *reception) unwrap(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, usages []st
 	template := append(set.ToSlice(), ofClass(r.plan.class), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, keyKind(r.w.Type)))
 	by, _ := wrappingNamed(r.w.Mechanism)
 	h, err := lib.UnwrapKey(sh, by.parameters(), r.kek.handle, r.w.Wrapped, template)
+	if point := r.point(); codeOf(err) == pkcs11.CKR_TEMPLATE_INCOMPLETE && point != nil {
+		template = append(template, pkcs11.NewAttribute(ckaNSSDB, point))
+		h, err = lib.UnwrapKey(sh, by.parameters(), r.kek.handle, r.w.Wrapped, template)
+	}
 	switch codeOf(err) {
 	case pkcs11.CKR_OK:
 		return h, err
