@@ -43,6 +43,9 @@ func Conformance(t *testing.T, open func(testing.TB) *hsm.Token) {
 		{"parallel", s.testParallel},
 		{"rename", s.testRename},
 		{"delete", s.testDelete},
+		{"derive", s.testDerive},
+		{"wrap", s.testWrap},
+		{"certificates", s.testCertificates},
 	} {
 		t.Run(part.name, part.test)
 	}
@@ -50,19 +53,20 @@ func Conformance(t *testing.T, open func(testing.TB) *hsm.Token) {
 	t.Logf("token %q of %s, %s", info.Label, info.Manufacturer, info.Model)
 	slices.Sort(s.unsupported)
 	for _, name := range slices.Compact(s.unsupported) {
-		t.Log("unsupported: ", name)
+		t.Log("unsupported:", name)
 	}
-	for _, note := range s.notes {
-		t.Log("note: ", note)
+	slices.Sort(s.notes)
+	for _, note := range slices.Compact(s.notes) {
+		t.Log("note:", note)
 	}
 }
 
 // suite is one run of the conformance suite. Its parts run one after the other.
 type suite struct {
 	tok         *hsm.Token
-	run         string   // is part of every label
-	made        []string // the labels of all keys made
-	keys        map[kind]string
+	run         string          // is part of every label
+	labels      int             // how many were given
+	keys        map[kind]string // labels
 	mechanisms  map[string]bool
 	unsupported []string
 	notes       []string
@@ -85,24 +89,56 @@ var kinds = []struct {
 }{
 	{kind{hsm.PurposeSign, hsm.ECP256}, []string{"sign"}, []string{"CKM_EC_KEY_PAIR_GEN", "CKM_ECDSA"}},
 	{kind{hsm.PurposeSign, hsm.ECP384}, []string{"sign"}, []string{"CKM_EC_KEY_PAIR_GEN", "CKM_ECDSA"}},
+	{kind{hsm.PurposeSign, hsm.Ed25519}, []string{"sign"}, []string{"CKM_EC_EDWARDS_KEY_PAIR_GEN", "CKM_EDDSA"}},
 	{kind{hsm.PurposeSign, hsm.RSA2048}, []string{"sign"}, []string{"CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_RSA_PKCS"}},
 	{kind{hsm.PurposeSign, hsm.RSA3072}, []string{"sign"}, []string{"CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_RSA_PKCS"}},
 	{kind{hsm.PurposeCertSign, hsm.ECP256}, []string{"sign"}, []string{"CKM_EC_KEY_PAIR_GEN", "CKM_ECDSA"}},
 	{kind{hsm.PurposeCertSign, hsm.RSA4096}, []string{"sign"}, []string{"CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_RSA_PKCS"}},
-	{kind{hsm.PurposeKeyExchange, hsm.RSA2048}, []string{"decrypt"}, []string{"CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_RSA_X_509"}},
+	{kind{hsm.PurposeKeyExchange, hsm.RSA2048}, []string{"decrypt"}, []string{"CKM_RSA_PKCS_KEY_PAIR_GEN"}},
 	{kind{hsm.PurposeMAC, hsm.HMACSHA256}, []string{"sign"}, []string{"CKM_GENERIC_SECRET_KEY_GEN", "CKM_SHA256_HMAC"}},
+	{kind{hsm.PurposeSeal, hsm.AES128}, []string{"decrypt", "encrypt"}, []string{"CKM_AES_KEY_GEN", "CKM_AES_GCM"}},
 	{kind{hsm.PurposeSeal, hsm.AES256}, []string{"decrypt", "encrypt"}, []string{"CKM_AES_KEY_GEN", "CKM_AES_GCM"}},
+	{kind{hsm.PurposeWrap, hsm.AES128}, []string{"wrap"}, []string{"CKM_AES_KEY_GEN", aesWrap}},
+	{kind{hsm.PurposeWrap, hsm.AES256}, []string{"wrap"}, []string{"CKM_AES_KEY_GEN", aesWrap}},
+	{kind{hsm.PurposeUnwrap, hsm.RSA2048}, []string{"unwrap"}, []string{"CKM_RSA_PKCS_KEY_PAIR_GEN", rsaUnwrap}},
+	{kind{hsm.PurposeDerive, hsm.ECP256}, []string{"derive"}, []string{"CKM_EC_KEY_PAIR_GEN", "CKM_ECDH1_DERIVE"}},
+	{kind{hsm.PurposeDerive, hsm.ECP384}, []string{"derive"}, []string{"CKM_EC_KEY_PAIR_GEN", "CKM_ECDH1_DERIVE"}},
 }
 
+// What a token may do in more than one way.
+const (
+	aesWrap   = "AES key wrap"
+	rsaUnwrap = "RSA-OAEP to unwrap keys"
+)
+
+// readMechanisms asks the token what it can do.
 func (s *suite) readMechanisms(t *testing.T) {
-	s.mechanisms = nil // until the token can be asked
+	list, err := s.tok.Mechanisms(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mechanisms = map[string]bool{}
+	for _, m := range list {
+		s.mechanisms[m.Name] = true
+		wraps := slices.Contains(m.Uses, "wrap") && slices.Contains(m.Uses, "unwrap")
+		switch m.Name {
+		case "CKM_AES_KEY_WRAP", "CKM_AES_KEY_WRAP_PAD", "CKM_AES_KEY_WRAP_KWP":
+			s.mechanisms[aesWrap] = s.mechanisms[aesWrap] || wraps
+		case "CKM_RSA_PKCS_OAEP":
+			s.mechanisms[rsaUnwrap] = wraps
+		}
+	}
+	// Of these package hsm needs one, and takes the first that there is.
+	for _, m := range []string{"CKM_AES_KEY_WRAP_KWP", "CKM_AES_KEY_WRAP_PAD", "CKM_AES_KEY_WRAP"} {
+		s.has("one way to wrap keys", m)
+	}
 }
 
 // has reports whether the token claims the mechanisms that something needs. If not, it is put on the
 // list of what is unsupported.
 func (s *suite) has(what string, mechanisms ...string) bool {
 	for _, m := range mechanisms {
-		if s.mechanisms != nil && !s.mechanisms[m] {
+		if !s.mechanisms[m] {
 			s.unsupported = append(s.unsupported, fmt.Sprintf("%s (no %s)", what, m))
 			return false
 		}
@@ -112,11 +148,11 @@ func (s *suite) has(what string, mechanisms ...string) bool {
 
 // label returns a label that nothing else in the token has.
 func (s *suite) label(k kind) string {
-	label := fmt.Sprintf("conformance-%s-%d-%s", s.run, len(s.made), k.purpose)
+	s.labels++
+	label := fmt.Sprintf("conformance-%s-%d-%s", s.run, s.labels, k.purpose)
 	if k.purpose == hsm.PurposeCertSign {
 		label = "cert-sign-" + label
 	}
-	s.made = append(s.made, label)
 	return label
 }
 
@@ -149,6 +185,17 @@ func (s *suite) deleteAll(t *testing.T) {
 	}
 	for _, k := range s.list(ctx, t) {
 		t.Errorf("key %q is left in the token after it was deleted", k.Label)
+	}
+	certs, err := s.tok.Certificates(ctx)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, c := range certs {
+		if strings.Contains(c.Label, s.run) {
+			if err := s.tok.DeleteCertificate(ctx, c.Label); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 

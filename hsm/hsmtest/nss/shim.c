@@ -9,24 +9,26 @@
 #define CKF_OS_LOCKING_OK 2UL
 
 typedef unsigned long CK_RV;
-typedef CK_RV (*function)();
 
 // CK_FUNCTION_LIST of PKCS#11 2.40; C_Initialize comes first.
 struct functions {
 	unsigned char major, minor;
-	function f[68];
+	void *f[68];
 };
+
+typedef CK_RV (*initialize_function)(void *arguments);
+typedef CK_RV (*list_function)(struct functions **list);
 
 // CK_C_INITIALIZE_ARGS as NSS has it: the parameters stand in the place of pReserved.
 struct arguments {
-	function mutex[4];
+	void *mutex[4];
 	unsigned long flags;
 	const char *parameters;
 	void *reserved;
 };
 
 static struct functions ours;
-static function initialize;
+static initialize_function initialize;
 
 static CK_RV initialize_with_parameters(void *ignored)
 {
@@ -39,17 +41,16 @@ CK_RV C_GetFunctionList(struct functions **list)
 {
 	if (initialize == NULL) {
 		struct functions *theirs;
-
-		// How often a PIN is hashed to encrypt a key: each use of a key does it again.
-		setenv("NSS_MAX_MP_PBE_ITERATION_COUNT", "1", 0);
 		void *lib = dlopen(SOFTOKN, RTLD_NOW | RTLD_LOCAL);
-		function get = lib == NULL ? NULL : (function)dlsym(lib, "C_GetFunctionList");
+		list_function get = lib == NULL ? NULL : (list_function)dlsym(lib, "C_GetFunctionList");
 
 		if (get == NULL || get(&theirs) != 0)
 			return CKR_FUNCTION_FAILED;
 		ours = *theirs;
-		initialize = ours.f[0];
-		ours.f[0] = (function)initialize_with_parameters;
+		initialize = (initialize_function)ours.f[0];
+		ours.f[0] = (void *)initialize_with_parameters;
+		// How often a PIN is hashed to decrypt a key, which is done at each use of one.
+		setenv("NSS_MAX_MP_PBE_ITERATION_COUNT", "1", 0);
 	}
 	*list = &ours;
 	return 0;
