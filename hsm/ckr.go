@@ -225,7 +225,7 @@ var codes = map[pkcs11.Error]ckr{
 	pkcs11.CKR_KEY_NOT_WRAPPABLE: {"CKR_KEY_NOT_WRAPPABLE",
 		"the token does not let this key out under this wrapping key", "wrap it with a key that the token's security officer has marked as trusted", lossNone},
 	pkcs11.CKR_KEY_UNEXTRACTABLE: {"CKR_KEY_UNEXTRACTABLE",
-		"the key was made never to leave the token", "if it needs a backup, generate its successor as wrappable", lossNone},
+		"the key was made never to leave the token", "if it needs a backup, make its successor with set-hsm keys generate --wrappable", lossNone},
 	pkcs11.CKR_WRAPPED_KEY_INVALID: {"CKR_WRAPPED_KEY_INVALID",
 		"the wrapped key was changed, or wrapped with another key", "compare the file with the one that set-hsm wrap wrote, and the unwrapping key with the wrapping one", lossNone},
 	pkcs11.CKR_WRAPPED_KEY_LEN_RANGE: {"CKR_WRAPPED_KEY_LEN_RANGE",
