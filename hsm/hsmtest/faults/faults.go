@@ -69,7 +69,7 @@ type control struct {
 	real, variable, value [pathBytes]byte
 	seed, draws           atomic.Uint64
 	todo                  atomic.Uint64
-	pulled                atomic.Uint64
+	pulled, single        atomic.Uint64
 	inFlight, inFlightMax atomic.Uint64
 	sessions              atomic.Uint64
 	overlaps              atomic.Uint64

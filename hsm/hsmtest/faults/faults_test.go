@@ -136,6 +136,17 @@ func TestFailAfter(t *testing.T) {
 	want(t, "C_OpenSession in a slot that does not exist", err, pkcs11.CKR_SLOT_ID_INVALID)
 }
 
+func TestFunctionNames(t *testing.T) {
+	t.Parallel()
+	for f, want := range map[faults.Function]string{
+		faults.Initialize: "C_Initialize", faults.Sign: "C_Sign", faults.WaitForSlotEvent: "C_WaitForSlotEvent", -1: "C_?",
+	} {
+		if got := f.String(); got != want {
+			t.Errorf("function %d is %s, want %s", int(f), got, want)
+		}
+	}
+}
+
 func TestFailRate(t *testing.T) {
 	t.Parallel()
 	m, c := start(t)

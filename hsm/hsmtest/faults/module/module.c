@@ -143,6 +143,7 @@ struct control {
 	word seed, draws;
 	word todo;   // bits of enum todo
 	word pulled; // not 0: there is no token
+	word single; // not 0: one call at a time is let into the real module
 	word in_flight, in_flight_max;
 	word sessions; // open now
 	word overlaps; // calls that ended sessions or the library while other calls were inside
@@ -403,12 +404,14 @@ static ulong enter(enum function f) {
 		left(f);
 		return code == OK ? GENERAL_ERROR : code;
 	}
-	if (is_alone(f)) {
+	if (is_alone(f))
 		count_overlap(f);
+	if (f == C_WaitForSlotEvent_) // which may block
+		;
+	else if (is_alone(f) || control->single)
 		pthread_rwlock_wrlock(&inside);
-	} else if (f != C_WaitForSlotEvent_) { // which may block
+	else
 		pthread_rwlock_rdlock(&inside);
-	}
 	if (control->pulled && is_initialized)
 		code = pulled_out(f);
 	if (code != OK) {
