@@ -20,7 +20,8 @@ func doctorCommand() *urfave.Command {
 			"and at every certificate, and tries every key. It changes nothing on the token, beyond what a login with\n" +
 			"the right PIN does to the count of wrong ones, and it needs no network. It does not log in when one more\n" +
 			"wrong PIN would lock the token.\n\n" +
-			"Findings are errors, warnings and notes; each comes with what to do. Without --role, a mechanism that some\n" +
+			"Findings are errors, warnings and notes; those that something can be done about come with what, and with the\n" +
+			"commands that do it. Without --role, a mechanism that some\n" +
 			"role needs and the token lacks is a warning; with it, an error.\n\n" +
 			"Exit codes: 0 no error found (there may be warnings), 1 at least one error, 3 the device is not available.\n\n" +
 			"Example: set-hsm doctor " + exampleToken + " --role merchant",
@@ -56,7 +57,8 @@ type finding struct {
 	Check    string   `json:"check"`  // library, token, pin, clock, sessions, key, try, certificate or mechanism
 	Object   string   `json:"object"` // label or name of what was looked at
 	Finding  string   `json:"finding"`
-	Fix      string   `json:"fix,omitempty"` // commands for a shell, or what a person has to do
+	Fix      string   `json:"fix,omitempty"`      // what to do
+	Commands []string `json:"commands,omitempty"` // that do it, for a shell, in this order
 }
 
 // diagnosis is everything that the doctor saw.
@@ -68,12 +70,13 @@ type diagnosis struct {
 	Findings []finding `json:"findings"`
 
 	uri    string // as it was given, for commands
+	keys   []hsm.KeyInfo
 	module string
 	now    time.Time
 }
 
-func (d *diagnosis) add(s severity, check, object, text, fix string) {
-	d.Findings = append(d.Findings, finding{s, check, object, text, fix})
+func (d *diagnosis) add(s severity, check, object, text, fix string, commands ...string) {
+	d.Findings = append(d.Findings, finding{s, check, object, text, fix, commands})
 	d.Worst = max(d.Worst, s)
 }
 
@@ -92,6 +95,8 @@ func (d *diagnosis) command(words string, args ...string) string {
 	}
 	return line
 }
+
+func (d *diagnosis) listTokens() string { return "set-hsm tokens --module " + shellQuote(d.module) }
 
 // shellQuote quotes a word for a shell where it has to be.
 func shellQuote(word string) string {
@@ -133,6 +138,9 @@ func (d *diagnosis) print(c *urfave.Context) error {
 		if f.Fix != "" {
 			rows = append(rows, []string{"", "", "", "-> " + f.Fix})
 		}
+		for _, command := range f.Commands {
+			rows = append(rows, []string{"", "", "", "   " + command})
+		}
 	}
 	if err := cli.Table(c.App.Writer, []string{"SEVERITY", "CHECK", "OBJECT", "FINDING"}, rows); err != nil {
 		return err
@@ -147,7 +155,7 @@ func (d *diagnosis) examine(c *urfave.Context) error {
 	uri, err := tokenURI(c)
 	if err != nil {
 		if errors.Is(err, hsm.ErrUnavailable) {
-			d.add(severityError, "library", "-", err.Error(), "apt-get install softhsm2, or give module-path in the URI")
+			d.add(severityError, "library", "-", err.Error(), "install SoftHSM, or give module-path in the URI", "apt-get install softhsm2")
 		}
 		return err
 	}
@@ -169,12 +177,14 @@ func (d *diagnosis) examine(c *urfave.Context) error {
 	token, err := ring.Token(c.Context, uri.String())
 	if err == nil {
 		d.add(severityOK, "pin", d.Token, "the token takes the PIN", "")
-		err = d.checkObjects(c.Context, token)
+		if err = d.checkObjects(c.Context, token); err != nil {
+			d.add(severityError, "token", d.Token, err.Error(), "see what the library says of the token", d.listTokens())
+		}
 	} else if refused, ok := errors.AsType[*hsm.PINError](err); ok {
-		d.add(severityError, "pin", d.Token, refused.Error(), "correct the PIN in "+shellQuote(or(uri.PINSource, "the PIN source"))+", then run "+d.command("doctor"))
+		d.add(severityError, "pin", d.Token, refused.Error(), "correct the PIN in "+or(uri.PINSource, "the PIN source"), d.command("doctor"))
 		err = nil
 	} else {
-		d.add(severityError, "token", d.Token, err.Error(), "set-hsm tokens --module "+shellQuote(d.module))
+		d.add(severityError, "token", d.Token, err.Error(), "see what the library says of the token", d.listTokens())
 	}
 	return errors.Join(err, ring.Close())
 }
@@ -193,12 +203,13 @@ func (d *diagnosis) checkObjects(ctx context.Context, token *hsm.Token) error {
 	if err != nil {
 		return err
 	}
-	d.checkKeys(keys)
-	oaep, err := d.tryKeys(ctx, token, keys)
+	d.keys = keys
+	d.checkKeys()
+	oaep, err := d.tryKeys(ctx, token)
 	if err != nil {
 		return err
 	}
-	d.checkCertificates(certificates, keys)
+	d.checkCertificates(certificates)
 	d.checkMechanisms(mechanisms, token.Info(), oaep)
 	return nil
 }

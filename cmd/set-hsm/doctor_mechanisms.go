@@ -83,7 +83,7 @@ func (d *diagnosis) lacks(what, why string, needed bool) {
 	case !needed:
 		d.add(severityNote, "mechanism", what, "missing: "+why, "")
 	case d.Role == roleAll:
-		d.add(severityWarning, "mechanism", what, "missing: "+why, "do not use this token for a role that needs it: set-hsm doctor --role tells which")
+		d.add(severityWarning, "mechanism", what, "missing: "+why, "do not use this token for a role that needs it; which do is told by, for one", d.command("doctor", "--role", "gateway"))
 	default:
 		d.add(severityError, "mechanism", what, "missing, and the role needs it: "+why, "enable it in the token's policy, or use another token for this role")
 	}
@@ -103,7 +103,8 @@ func (d *diagnosis) checkOAEP(list []hsm.Mechanism, oaep *[]crypto.Hash) {
 		d.add(severityOK, "mechanism", what, "CKM_RSA_PKCS_OAEP or, if that has no SHA-256, CKM_RSA_X_509: the first key for key-exchange will show which", "")
 	case native == "":
 		d.add(severityNote, "mechanism", what, "CKM_RSA_PKCS_OAEP, if it has SHA-256, which only a key can show: "+raw,
-			d.command("keys generate", "--label", "key-exchange", "--purpose", "key-exchange", "--type", "rsa-2048")+" && "+d.command("doctor", "--role", d.Role))
+			"generate one and look again", d.command("keys generate", "--label", "key-exchange", "--purpose", "key-exchange", "--type", "rsa-2048"),
+			d.command("doctor", "--role", d.Role))
 	default:
 		d.lacks(what, native+" and "+raw, true)
 	}

@@ -27,6 +27,30 @@ func said(d *diagnosis) string {
 	return worst.Severity.String() + " " + worst.Check + ": " + worst.Finding
 }
 
+func TestDoctorReplacesKeys(t *testing.T) {
+	t.Parallel()
+	const on = "--token pkcs11:token=t "
+	tests := []struct {
+		key  hsm.KeyInfo
+		want []string
+	}{
+		{hsm.KeyInfo{Label: "k", ID: "01", Purpose: hsm.PurposeSeal, Type: hsm.AES}, []string{
+			"set-hsm keys generate " + on + "--label k-2 --purpose seal --type aes-256", "set-hsm keys delete " + on + "--label k --id 01"}},
+		{hsm.KeyInfo{Label: "k", Usages: []string{"decrypt", "sign"}, Type: hsm.RSA2048, SPKI: []byte{1}}, []string{
+			"set-hsm keys generate " + on + "--label k-key-exchange-2 --purpose key-exchange --type rsa-2048",
+			"set-hsm keys generate " + on + "--label k-sign-2 --purpose sign --type rsa-2048", "set-hsm keys delete " + on + "--label k"}},
+		{hsm.KeyInfo{Label: "k", ID: "01", Usages: []string{"unwrap", "wrap"}, Type: hsm.AES128}, []string{
+			"set-hsm keys generate " + on + "--label k-2 --purpose wrap --type aes-128", "set-hsm keys delete " + on + "--label k --id 01"}},
+		{hsm.KeyInfo{Label: "k", ID: "01"}, []string{"set-hsm keys delete " + on + "--label k --id 01"}},
+	}
+	for _, tt := range tests {
+		d := &diagnosis{uri: "pkcs11:token=t", keys: []hsm.KeyInfo{tt.key}}
+		if diff := cmp.Diff(tt.want, d.replaceKey(tt.key)); diff != "" {
+			t.Errorf("commands for %+v (-want +got):\n%s", tt.key, diff)
+		}
+	}
+}
+
 // States of a token that SoftHSM never has.
 func TestDoctorToken(t *testing.T) {
 	t.Parallel()
@@ -92,16 +116,16 @@ func TestDoctorKeys(t *testing.T) {
 	for _, tt := range tests {
 		k := good
 		tt.change(&k)
-		d := &diagnosis{uri: "pkcs11:token=t"}
-		d.checkKeys([]hsm.KeyInfo{k})
+		d := &diagnosis{uri: "pkcs11:token=t", keys: []hsm.KeyInfo{k}}
+		d.checkKeys()
 		if got := said(d); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
 	copied := good
 	copied.Label = "l"
-	d := &diagnosis{uri: "pkcs11:token=t"}
-	d.checkKeys([]hsm.KeyInfo{good, copied})
+	d := &diagnosis{uri: "pkcs11:token=t", keys: []hsm.KeyInfo{good, copied}}
+	d.checkKeys()
 	if got := said(d); !strings.HasPrefix(got, `warning key: has the CKA_ID of "k"`) {
 		t.Errorf("two keys with one CKA_ID: %q", got)
 	}
@@ -174,8 +198,8 @@ func TestDoctorTriesKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys[0].Public = keys[1].Public
-	d := &diagnosis{uri: "pkcs11:token=t"}
-	if _, err := d.tryKeys(t.Context(), tok, keys); err != nil {
+	d := &diagnosis{uri: "pkcs11:token=t", keys: keys}
+	if _, err := d.tryKeys(t.Context(), tok); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]severity{}

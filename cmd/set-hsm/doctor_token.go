@@ -25,13 +25,13 @@ func (d *diagnosis) findToken(uri hsm.URI, list []hsm.TokenInfo) (hsm.TokenInfo,
 			found = append(found, t)
 		}
 	}
-	fix := "set-hsm tokens --module " + shellQuote(d.module)
 	switch len(found) {
 	case 1:
 		d.Token, d.Serial = found[0].Label, found[0].Serial
 		return found[0], nil
 	case 0:
-		d.add(severityError, "token", d.Token, "the library has no such token: it is not plugged in, or the library's configuration is another's", fix)
+		d.add(severityError, "token", d.Token, "the library has no such token: it is not plugged in, or the library's configuration is another's",
+			"plug it in, or mend the configuration, such as SOFTHSM2_CONF; then see whether it is there", d.listTokens())
 		return hsm.TokenInfo{}, fmt.Errorf("no token %s: %w", d.Token, hsm.ErrUnavailable)
 	}
 	var serials []string
@@ -74,13 +74,13 @@ func (d *diagnosis) checkPIN(t hsm.TokenInfo, uri hsm.URI) bool {
 		return false
 	case t.PINFinalTry:
 		d.add(severityError, "pin", t.Label, "one more wrong PIN locks the token, so the doctor does not log in: keys and certificates were not looked at",
-			"make sure that "+shellQuote(or(uri.PINSource, "the PIN source"))+" has the right PIN, then log in with it: "+d.command("keys list"))
+			"make sure that "+or(uri.PINSource, "the PIN source")+" has the right PIN, then log in with it", d.command("keys list"), d.command("doctor"))
 		return false
 	case t.PINLow:
 		d.add(severityWarning, "pin", t.Label, "somebody has given a wrong PIN since the last right one", "find out which program or person it was; the right PIN resets the count")
 	}
 	if t.PINToChange {
-		d.add(severityWarning, "pin", t.Label, "the user PIN is to be changed: it is the officer's, or has expired", d.command("pin"))
+		d.add(severityWarning, "pin", t.Label, "the user PIN is to be changed: it is the officer's, or has expired", "change it", d.command("pin"))
 	}
 	return true
 }
@@ -108,7 +108,7 @@ func (d *diagnosis) checkClock(t hsm.TokenInfo) {
 	off := t.Clock.Sub(t.ClockRead).Round(time.Second)
 	if off.Abs() > clockSecondsMax*time.Second {
 		d.add(severityWarning, "clock", t.Label, fmt.Sprintf("the token's clock is %v off the host's (token %s, host %s)", off,
-			t.Clock.Format(time.RFC3339), t.ClockRead.Format(time.RFC3339)), "see with timedatectl that the host's is right, then set the token's with its vendor's tool")
+			t.Clock.Format(time.RFC3339), t.ClockRead.Format(time.RFC3339)), "see that the host's is right, then set the token's with its vendor's tool", "timedatectl")
 		return
 	}
 	d.add(severityOK, "clock", t.Label, "the token's clock agrees with the host's", "")

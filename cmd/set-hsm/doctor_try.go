@@ -20,7 +20,8 @@ var errWrongResult = errors.New("the token's result is wrong")
 
 // tryKeys uses every key once for its purpose. It returns the digests with which the token decodes OAEP
 // itself, or nil if there was no key to try it with, and an error only if the device was lost.
-func (d *diagnosis) tryKeys(ctx context.Context, token *hsm.Token, keys []hsm.KeyInfo) (oaep *[]crypto.Hash, err error) {
+func (d *diagnosis) tryKeys(ctx context.Context, token *hsm.Token) (oaep *[]crypto.Hash, err error) {
+	keys := d.keys
 	for i, k := range keys {
 		twin := i > 0 && keys[i-1].Label == k.Label || i+1 < len(keys) && keys[i+1].Label == k.Label
 		if twin || k.Purpose == "" || strings.HasPrefix(k.Label, unfinished) {
@@ -51,7 +52,7 @@ func (d *diagnosis) tryKeys(ctx context.Context, token *hsm.Token, keys []hsm.Ke
 		case errors.Is(err, hsm.ErrUnavailable):
 			return nil, err
 		default:
-			d.add(severityError, "try", k.Label, "does not work: "+err.Error(), d.command("keys show", "--label", k.Label)+" shows what the token says of it; if nothing explains it: "+d.replaceKey(k))
+			d.add(severityError, "try", k.Label, "does not work: "+err.Error(), "see what the token says of it; if nothing explains it, "+replace, append([]string{d.command("keys show", "--label", k.Label)}, d.replaceKey(k)...)...)
 		}
 	}
 	return oaep, nil

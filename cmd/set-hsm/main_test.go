@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": cmdExits, "json": cmdJSON, "certificate": cmdCertificate,
+			"exits": cmdExits, "json": cmdJSON, "run": cmdRun, "certificate": cmdCertificate,
 		},
 	})
 }
@@ -71,22 +71,35 @@ func cmdExits(ts *testscript.TestScript, _ bool, args []string) {
 // cmdJSON compares a value of the JSON that was printed last: json 0.label sign. A name of the path may
 // be FIELD=VALUE, for the element of a list whose field has that value. With !, the path must not exist.
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
-	var v any
+	v, ok := valueAt(ts, args[0])
+	switch {
+	case neg && ok:
+		ts.Fatalf("the output has %s: %v", args[0], v)
+	case neg:
+	case !ok:
+		ts.Fatalf("the output has no %s", args[0])
+	case fmt.Sprint(v) != args[1]:
+		ts.Fatalf("%s is %v, want %s", args[0], v, args[1])
+	}
+}
+
+// cmdRun runs the shell command that is a value of the JSON that was printed last.
+func cmdRun(ts *testscript.TestScript, _ bool, args []string) {
+	command, ok := valueAt(ts, args[0])
+	if !ok {
+		ts.Fatalf("the output has no %s", args[0])
+	}
+	ts.Check(ts.Exec("sh", "-c", fmt.Sprint(command)))
+}
+
+func valueAt(ts *testscript.TestScript, path string) (v any, ok bool) {
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
-	for _, name := range strings.Split(args[0], ".") {
-		var ok bool
-		if v, ok = descend(v, name); !ok && neg {
-			return
-		} else if !ok {
-			ts.Fatalf("the output has no %s (%s)", args[0], name)
+	for _, name := range strings.Split(path, ".") {
+		if v, ok = descend(v, name); !ok {
+			return nil, false
 		}
 	}
-	if neg {
-		ts.Fatalf("the output has %s: %v", args[0], v)
-	}
-	if got := fmt.Sprint(v); got != args[1] {
-		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
-	}
+	return v, true
 }
 
 func descend(v any, name string) (any, bool) {
