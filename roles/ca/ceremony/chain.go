@@ -9,41 +9,41 @@ import (
 	"github.com/setkit/setkit/roles/set/pki"
 )
 
-// verify checks the signature on everything that steps have made so far, and the whole path of every
+// verify checks the signature on everything that steps have made, and the whole path of every
 // certificate to a root, with what there is of CRLs and BrandCRLIdentifiers.
 func (s *state) verify() error {
 	var errs []error
-	check := func(name string, err error) {
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
-		}
+	for _, st := range s.steps {
+		errs = append(errs, s.verifyStep(st))
+	}
+	return errors.Join(errs...)
+}
+
+// verifyStep is verify for what one step has made.
+func (s *state) verifyStep(st *step) error {
+	if st.isKey() {
+		return nil
+	}
+	if st.kind == request {
+		return s.csrs[st.name].CheckSignature()
 	}
 	v, err := s.verifier()
 	if err != nil {
 		return err
 	}
-	for _, st := range s.steps {
-		issuer := s.certs[st.Issuer]
-		switch st.kind {
-		case root, certificate, cross:
-			if c := s.certs[st.name]; c != nil {
-				check(st.name, s.verifyCertificate(v, st, c))
-			}
-		case crl:
-			if l := s.crls[st.name]; l != nil {
-				check(st.name, errors.Join(l.SignedBy(issuer), s.verifyPath(v, issuer)))
-			}
-		case bci:
-			if b := s.bcis[st.name]; b != nil {
-				check(st.name, errors.Join(b.SignedBy(issuer), s.verifyPath(v, issuer)))
-			}
-		case request:
-			if r := s.csrs[st.name]; r != nil {
-				check(st.name, r.CheckSignature())
-			}
-		}
+	issuer := s.certs[st.Issuer]
+	switch st.kind {
+	case crl:
+		err = errors.Join(s.crls[st.name].SignedBy(issuer), s.verifyPath(v, issuer))
+	case bci:
+		err = errors.Join(s.bcis[st.name].SignedBy(issuer), s.verifyPath(v, issuer))
+	default:
+		err = s.verifyCertificate(v, st, s.certs[st.name])
 	}
-	return errors.Join(errs...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", st.name, err)
+	}
+	return nil
 }
 
 // verifier trusts the roots of the ceremony, new ones and those that are inputs. It is nil without any.

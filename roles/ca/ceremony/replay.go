@@ -77,7 +77,7 @@ func (r *replayer) walk() error {
 	if r.next != len(r.v.lines) {
 		return errors.New("it goes on after its end")
 	}
-	return nil
+	return r.verify()
 }
 
 // opening replays what comes before the first step.
@@ -177,5 +177,5 @@ func (r *replayer) signed(n int, st *step) error {
 	if err := r.take(st.kind, st.name, raw); err != nil {
 		return blame(st.name, err)
 	}
-	return blame(st.name, r.verify())
+	return blame(st.name, r.verifyStep(st))
 }

@@ -279,7 +279,7 @@ func (s *session) signStep(ctx context.Context, n int, st *step) error {
 	if err := s.take(st.kind, st.name, raw); err != nil {
 		return err
 	}
-	if err := s.verify(); err != nil {
+	if err := s.verifyStep(st); err != nil {
 		return err
 	}
 	data := encode(st.kind, raw)
@@ -335,6 +335,9 @@ func syncDir(path string) error {
 
 // finish ends the transcript, signs it, and writes it for people.
 func (s *session) finish() error {
+	if err := s.verify(); err != nil {
+		return err
+	}
 	id := s.transcriptSigner()
 	if err := s.record(line{End: &ended{id}}); err != nil {
 		return err
