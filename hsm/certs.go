@@ -82,21 +82,14 @@ func (t *Token) ImportCertificate(ctx context.Context, label string, der []byte)
 	return made, nil
 }
 
-func (t *Token) importCertificate(ctx context.Context, label string, parsed *x509.Certificate) (made Certificate, err error) {
-	if err := t.m.create.lock(ctx); err != nil {
-		return Certificate{}, err
-	}
-	defer t.m.create.unlock()
-	leave, err := t.enterAlone(ctx)
-	if err != nil {
-		return Certificate{}, err
-	}
-	defer leave()
-	err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-		made, err = importIn(lib, sh, label, parsed)
-		return err
+func (t *Token) importCertificate(ctx context.Context, label string, parsed *x509.Certificate) (Certificate, error) {
+	return creating(ctx, t, func() (made Certificate, err error) {
+		err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+			made, err = importIn(lib, sh, label, parsed)
+			return err
+		})
+		return made, err
 	})
-	return made, err
 }
 
 func importIn(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, parsed *x509.Certificate) (Certificate, error) {

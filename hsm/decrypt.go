@@ -84,7 +84,7 @@ func (d *Decrypter) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypte
 	ctx, cancel := briefly(d.ctx)
 	defer cancel()
 	ciphertext, label := slices.Clone(ciphertext), slices.Clone(oaep.Label)
-	plain, err := do(ctx, d.copies, "decrypt", func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	plain, err := do(ctx, d.copies, deed{name: "decrypt"}, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 		decode := decodeHere
 		if slices.Contains(k.nativeOAEP, oaep.Hash) {
 			decode = decodeOnToken

@@ -107,17 +107,12 @@ func checkLabel(object, label string) error {
 	return nil
 }
 
-func (t *Token) generate(ctx context.Context, label string, p plan, typ KeyType) (info KeyInfo, err error) {
-	if err := t.m.create.lock(ctx); err != nil {
-		return KeyInfo{}, err
-	}
-	defer t.m.create.unlock()
-	leave, err := t.enterAlone(ctx)
-	if err != nil {
-		return KeyInfo{}, err
-	}
-	defer leave()
-	err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+func (t *Token) generate(ctx context.Context, label string, p plan, typ KeyType) (KeyInfo, error) {
+	return creating(ctx, t, func() (KeyInfo, error) { return t.generateAlone(label, p, typ) })
+}
+
+func (t *Token) generateAlone(label string, p plan, typ KeyType) (KeyInfo, error) {
+	err := t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		return labelFree(lib, sh, label)
 	})
 	if err != nil {

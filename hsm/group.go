@@ -194,7 +194,7 @@ func findCopies(ctx context.Context, members []*member, label string, check func
 }
 
 func (c *copies) equal(k *key) bool {
-	return k.class == c.class && k.info.Type == c.info.Type && k.info.Purpose == c.info.Purpose && bytes.Equal(k.info.SPKI, c.info.SPKI)
+	return k.class == c.class && k.info.Type.fits(c.info.Type) && k.info.Purpose == c.info.Purpose && bytes.Equal(k.info.SPKI, c.info.SPKI)
 }
 
 // adoptAll completes the copies that were found, by adopt, which later ones go through too.
@@ -246,6 +246,12 @@ func (c *copies) at(ctx context.Context, i int) (*key, error) {
 	return k, nil
 }
 
+// deed is what is done with a key.
+type deed struct {
+	name     string // for those who observe
+	doubtful bool   // see call
+}
+
 // keyOp is an operation with a key, whose result is a T. After a lost device it is run again.
 type keyOp[T any] = func(*key, *pkcs11.Ctx, pkcs11.SessionHandle, pkcs11.ObjectHandle) (T, error)
 
@@ -257,20 +263,30 @@ type done[T any] struct {
 }
 
 // do runs f with one of the copies.
-func do[T any](ctx context.Context, c *copies, operation string, f keyOp[T]) (done[T], error) {
+func do[T any](ctx context.Context, c *copies, what deed, f keyOp[T]) (done[T], error) {
 	if len(c.members) == 1 {
-		return doWith(ctx, c.keys[0], call{operation: operation, tries: triesMax}, f)
+		return doWith(ctx, c.keys[0], call{operation: what.name, doubtful: what.doubtful, tries: triesMax}, f)
 	}
-	for end := time.Now().Add(lostSecondsMax * time.Second); ; {
-		var errs []error
+	var end time.Time
+	silent := make([]error, len(c.members)) // those that have not answered this call
+	for round := 1; ; round++ {
+		errs := slices.Clone(silent)
 		for _, i := range c.order() {
-			d, err := doAt(ctx, c, i, call{operation: operation, tries: 1, impatient: true, shared: true}, f)
+			if silent[i] != nil {
+				continue
+			}
+			d, err := doAt(ctx, c, i, call{operation: what.name, doubtful: what.doubtful, tries: 1, impatient: true, shared: true}, f)
 			if err == nil || !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
 				return d, err
 			}
-			errs = append(errs, err)
+			if errs[i] = err; errors.Is(err, errSlow) {
+				silent[i] = err
+			}
 		}
-		if time.Now().After(end) {
+		if round == 1 {
+			end = time.Now().Add(lostSecondsMax * time.Second)
+		}
+		if time.Now().After(end) || !slices.Contains(silent, nil) {
 			return done[T]{}, errors.Join(errs...)
 		}
 		select {
@@ -282,7 +298,7 @@ func do[T any](ctx context.Context, c *copies, operation string, f keyOp[T]) (do
 }
 
 func doAt[T any](ctx context.Context, c *copies, i int, how call, f keyOp[T]) (done[T], error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerSecondsMax*time.Second, errBusy)
+	ctx, cancel := context.WithTimeoutCause(ctx, answerSecondsMax*time.Second, errSlow)
 	defer cancel()
 	k, err := c.at(ctx, i)
 	if err != nil {
@@ -322,12 +338,16 @@ func (c *copies) order() []int {
 	return order
 }
 
-// burden orders tokens: a lost one has the greatest, then those that owe answers, then the busy.
+var errSlow = fmt.Errorf("not done within %d seconds", answerSecondsMax)
+
+// burden orders tokens: the busy come first, then the lost, which say so at once, and then those that
+// owe answers.
 func (t *Token) burden() int64 {
+	burden := t.stuck.Load()<<40 + t.load.Load()
 	if t.link.Load() == nil {
-		return 1 << 40
+		burden += 1 << 30
 	}
-	return t.stuck.Load()<<20 + t.load.Load()
+	return burden
 }
 
 // fail says at which key something went wrong.

@@ -305,16 +305,8 @@ func (t *Token) choose(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, i
 // changeAlone runs f, which changes objects of the token, while nothing else runs on it and no key is
 // being made.
 func (t *Token) changeAlone(ctx context.Context, f func(*pkcs11.Ctx, pkcs11.SessionHandle) error) error {
-	if err := t.m.create.lock(ctx); err != nil {
-		return err
-	}
-	defer t.m.create.unlock()
-	leave, err := t.enterAlone(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	return t.withSession(f)
+	_, err := creating(ctx, t, func() (struct{}, error) { return struct{}{}, t.withSession(f) })
+	return err
 }
 
 // SetPIN changes the user PIN from old to new, both of which the caller clears. The old one is tried

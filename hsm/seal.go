@@ -94,7 +94,7 @@ func (s *Sealer) Seal(plaintext, aad []byte) ([]byte, error) {
 	ctx, cancel := briefly(s.ctx)
 	defer cancel()
 	plaintext, aad = bytes.Clone(plaintext), bytes.Clone(aad)
-	sealed, err := do(ctx, s.copies, "seal", func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	sealed, err := do(ctx, s.copies, deed{name: "seal"}, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 		if s.seals.Add(1) > sealsMax {
 			s.seals.Store(sealsMax)
 			return nil, errors.New("the key has sealed 2^32 times: generate a new one")
@@ -117,7 +117,7 @@ func (s *Sealer) Open(sealed, aad []byte) ([]byte, error) {
 	ctx, cancel := briefly(s.ctx)
 	defer cancel()
 	sealed, aad = bytes.Clone(sealed), bytes.Clone(aad)
-	plaintext, err := do(ctx, s.copies, "open", func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	plaintext, err := do(ctx, s.copies, deed{name: "open", doubtful: true}, func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 		return openOnToken(lib, sh, h, sealed, aad)
 	})
 	if err != nil && !errors.Is(err, ErrUnavailable) && codeOf(err) != pkcs11.CKR_OK {
@@ -136,7 +136,7 @@ func (s *Sealer) Open(sealed, aad []byte) ([]byte, error) {
 
 // works seals and opens something of no meaning.
 func (s *Sealer) works(ctx context.Context) error {
-	_, err := do(ctx, s.copies, "try", func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	_, err := do(ctx, s.copies, deed{name: "try"}, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 		sealed, err := sealOnToken(k.tok.m.direct, lib, sh, h, []byte("still working"), nil)
 		if err != nil {
 			return nil, err

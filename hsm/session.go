@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +40,9 @@ type link struct {
 // lostError is the error of a call that met a lost device. The call may be repeated on the next link,
 // or on this one if the link was not given up.
 type lostError struct {
-	err    error
-	giveUp bool
+	err     error
+	giveUp  bool
+	unclear bool // it may as well be about what was asked
 }
 
 func (e *lostError) Error() string        { return fmt.Sprintf("%v: %v", ErrUnavailable, e.err) }
@@ -53,6 +55,7 @@ type call struct {
 	key       *KeyInfo
 	tries     int
 	impatient bool // fails at once if the device is lost
+	doubtful  bool // what is asked may be at fault, such as data that are to be opened
 	shared    bool // the key is that of a group
 }
 
@@ -85,7 +88,14 @@ func (t *Token) call(ctx context.Context, c call, f sessionFunc) (*link, error) 
 		if !ok {
 			return on, err
 		}
-		if lost.giveUp {
+		switch {
+		case lost.unclear && c.tries == 1 && !c.shared:
+			return on, lost.err
+		case lost.unclear && c.doubtful && try < triesMax:
+			continue
+		case lost.unclear && c.doubtful:
+			return on, lost.err // so often is no accident
+		case lost.giveUp, lost.unclear && on.failures.Add(1) >= failuresMax:
 			t.lose(on, lost)
 		}
 		if try >= c.tries || ctx.Err() != nil {
@@ -231,7 +241,7 @@ func (t *token) diagnose(on *link, sh pkcs11.SessionHandle, err error) error {
 	well := t.loggedIn(sh)
 	switch {
 	case well && loss == lossUnclear:
-		return err // it was about what was asked
+		return &lostError{err: err, unclear: true}
 	case well && loss == lossDevice:
 		return &lostError{err: err, giveUp: on.failures.Add(1) >= failuresMax}
 	}
@@ -244,9 +254,54 @@ func (t *token) loggedIn(sh pkcs11.SessionHandle) bool {
 	return err == nil && (!t.loginRequired || info.State == pkcs11.CKS_RW_USER_FUNCTIONS)
 }
 
-// enterAlone begins a call during which no other runs on the token: SoftHSM fails to make a key, and
-// leaves the torso of one, when another session searches the token meanwhile. The caller holds
-// m.create, so that two never wait for each other's last place, and calls leave at the end.
+// creating runs f, which makes, changes or destroys objects, while no other call runs on the token:
+// SoftHSM fails to make a key, and leaves the torso of one, when another session searches the token
+// meanwhile. When ctx ends f goes on by itself.
+//
+// Crypto11 keeps sessions of its own, which nobody mends. If one is lost, nothing was made with it: the
+// library is then initialised anew, and f runs again.
+func creating[T any](ctx context.Context, t *Token, f func() (T, error)) (T, error) {
+	made, err := createOnce(ctx, t, f)
+	if failed, ok := errors.AsType[*callError](err); ok && lossOf(err) == lossSession && strings.HasPrefix(failed.function, "C_GenerateKey") {
+		if on := t.link.Load(); on != nil {
+			on.worked.Store(false) // a new login would not be enough
+			t.lose(on, &lostError{err: err})
+		}
+		return createOnce(ctx, t, f)
+	}
+	return made, err
+}
+
+func createOnce[T any](ctx context.Context, t *Token, f func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	var none T
+	// Only one waits for all places at a time, so that two never wait for each other's last one.
+	if err := t.m.create.lock(ctx); err != nil {
+		return none, err
+	}
+	leave, err := t.enterAlone(ctx)
+	if err != nil {
+		t.m.create.unlock()
+		return none, err
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		value, err := f()
+		leave()
+		t.m.create.unlock()
+		done <- outcome{value, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+		return none, noAnswer(ctx)
+	}
+}
+
 func (t *Token) enterAlone(ctx context.Context) (leave func(), err error) {
 	taken := 0
 	free := func() {
@@ -277,14 +332,18 @@ func (t *Token) enterAlone(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// withSession is sessionOnce for a caller that has entered.
+// withSession is sessionOnce for what creating runs.
 func (t *Token) withSession(f sessionFunc) error {
 	on := t.link.Load()
 	if on == nil {
 		return fmt.Errorf("the device was lost meanwhile: %w", ErrUnavailable)
 	}
 	err := t.withLink(on, f)
-	if lost, ok := errors.AsType[*lostError](err); ok && lost.giveUp {
+	lost, ok := errors.AsType[*lostError](err)
+	switch {
+	case ok && lost.unclear:
+		return lost.err
+	case ok && lost.giveUp:
 		t.lose(on, lost)
 	}
 	return err

@@ -86,7 +86,7 @@ func (s *Signer) sign(digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	ctx, cancel := briefly(s.ctx)
 	defer cancel()
 	for try := 1; ; try++ {
-		made, err := do(ctx, s.copies, "sign", job.make)
+		made, err := do(ctx, s.copies, deed{name: "sign"}, job.make)
 		if err != nil {
 			return nil, err
 		}
