@@ -79,6 +79,7 @@ func TestLab(t *testing.T) {
 	t.Run("keys", w.testKeys)
 	t.Run("chains", w.testChains)
 	t.Run("purchase", w.testPurchase)
+	t.Run("token load", w.testTokenLoad)
 	t.Run("env", w.testEnv)
 	t.Run("declined", w.testDeclined)
 	t.Run("hostile messages", w.testHostileMessages)
