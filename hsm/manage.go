@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+	"unsafe"
 
 	"github.com/miekg/pkcs11"
 )
@@ -43,6 +45,7 @@ func (d *Decrypter) NativeOAEP() []crypto.Hash {
 // uses a renamed key in this process has to look it up again.
 func (t *Token) RenameKey(ctx context.Context, label string, id []byte, to string) (KeyInfo, error) {
 	var renamed KeyInfo
+	id = bytes.Clone(id)
 	err := t.changeAlone(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		k, err := t.choose(lib, sh, label, id)
 		if err != nil {
@@ -212,6 +215,7 @@ func (k *key) relabelPublic(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string)
 // a generation that was cut short has left behind, a public key without a private one, is deleted by
 // its label too. Copies of the key in other tokens are not touched.
 func (t *Token) DeleteKey(ctx context.Context, label string, id []byte) error {
+	id = bytes.Clone(id)
 	err := t.changeAlone(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		k, err := t.choose(lib, sh, label, id)
 		if errors.Is(err, ErrNotFound) {
@@ -321,13 +325,12 @@ func (t *Token) SetPIN(ctx context.Context, old, new []byte) error {
 	err := t.m.manage(ctx, func() error {
 		defer clear(old)
 		defer clear(new)
-		limit, cancel := briefly(context.WithoutCancel(ctx))
-		defer cancel()
-		err := t.sessionOnce(limit, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		// To its end, however long it takes: which PIN is the right one must be known.
+		err := t.sessionOnce(context.WithoutCancel(ctx), func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 			return t.setPIN(lib, sh, old, new)
 		})
 		if err == nil {
-			t.pinDigest = digestPIN(new)
+			t.changedPIN(old, new)
 		}
 		return err
 	}, nil)
@@ -335,6 +338,18 @@ func (t *Token) SetPIN(ctx context.Context, old, new []byte) error {
 		return err
 	}
 	return t.fail("change the PIN", err)
+}
+
+// changedPIN takes down that new is the PIN now. A PIN source that still has the old one must not cost a
+// try when a lost token wants a login. The caller holds m.admin.
+func (t *token) changedPIN(old, new []byte) {
+	t.pinDigest = digestPIN(new)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refused = nil
+	if digest := digestPIN(old); digest != t.pinDigest {
+		t.refused = &refusal{digest, &PINError{Token: t.info.Label}, time.Now()}
+	}
 }
 
 func (t *Token) setPIN(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, old, new []byte) error {
@@ -348,7 +363,7 @@ func (t *Token) setPIN(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, old, new []byte
 	if err := pinLength(limits, new); err != nil {
 		return fmt.Errorf("new PIN: %w", err)
 	}
-	err = lib.SetPIN(sh, string(old), string(new))
+	err = lib.SetPIN(sh, unsafe.String(unsafe.SliceData(old), len(old)), unsafe.String(unsafe.SliceData(new), len(new)))
 	switch code := codeOf(err); code {
 	case pkcs11.CKR_OK:
 		return named("C_SetPIN", err)

@@ -62,3 +62,6 @@ func PublicLabels(ctx context.Context, t *Token) (list []string, err error) {
 	slices.Sort(list)
 	return list, err
 }
+
+// CloseSessions closes the token's sessions, and with them the login, behind the package's back.
+func CloseSessions(t *Token) error { return t.m.lib.CloseAllSessions(t.slot) }

@@ -16,7 +16,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -363,6 +365,47 @@ func TestSetPIN(t *testing.T) {
 	}
 	if err := open("a new one"); err != nil {
 		t.Errorf("the new PIN: %v", err)
+	}
+}
+
+// A source that still has the old PIN costs no try when the token wants a login again, and serves as
+// soon as it has the new one.
+func TestSetPINThenLoss(t *testing.T) {
+	t.Parallel()
+	tk := hsmtest.New(t)
+	var source atomic.Value
+	source.Store(tk.PIN)
+	tok, err := hsm.Open(t.Context(), parse(t, tk.URI), func(context.Context, string, string) ([]byte, error) {
+		return []byte(source.Load().(string)), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tok.Close()
+	generate(t, tok, "k", hsm.PurposeSign, hsm.ECP256)
+	if err := tok.SetPIN(t.Context(), []byte(tk.PIN), []byte("a new one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := hsm.CloseSessions(tok); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tok.Key(t.Context(), "k")
+	if _, ok := errors.AsType[*hsm.PINError](err); !ok {
+		t.Errorf("a login with the old PIN: %v, want a *hsm.PINError", err)
+	}
+	if tokenInfo(t, tk).PINLow {
+		t.Error("the old PIN was given to the token")
+	}
+	source.Store("a new one")
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		if _, err = tok.Key(t.Context(), "k"); err == nil || time.Now().After(deadline) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil {
+		t.Errorf("with the new PIN: %v", err)
 	}
 }
 
