@@ -10,17 +10,22 @@ import (
 
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest"
+	"github.com/setkit/setkit/hsm/hsmtest/faults"
 )
 
 // TestConformance puts the token of SETKIT_PKCS11_URI through the conformance suite, with the PIN that
-// its pin-source, file: or env:, names; or else SoftHSM and NSS.
+// its pin-source, file: or env:, names; or else SoftHSM, NSS, and SoftHSM behind p11-kit's server, which
+// lets through a part of what SoftHSM can do.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	if uri := os.Getenv("SETKIT_PKCS11_URI"); uri != "" {
 		hsmtest.Conformance(t, func(t testing.TB) *hsm.Token { return openURI(t, uri) })
 		return
 	}
-	for name, create := range map[string]func(testing.TB) *hsmtest.Token{"SoftHSM": hsmtest.New, "NSS": hsmtest.NewNSS} {
+	for name, create := range map[string]func(testing.TB) *hsmtest.Token{
+		"SoftHSM": hsmtest.New, "NSS": hsmtest.NewNSS,
+		"p11-kit": func(t testing.TB) *hsmtest.Token { return faults.Serve(t).Module.Token },
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			hsmtest.Conformance(t, func(t testing.TB) *hsm.Token { return create(t).Open(t) })

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/setkit/setkit/hsm"
@@ -33,6 +34,8 @@ func NewNSS(t testing.TB) *Token {
 	}
 	return tk
 }
+
+var starting sync.Mutex
 
 func createNSS(ctx context.Context, dir string) (*Token, error) {
 	softokn, err := copySoftokn(dir)
@@ -57,6 +60,12 @@ func createNSS(ctx context.Context, dir string) (*Token, error) {
 	if err := run(ctx, nssShim, "gcc", "-shared", "-fPIC", "-o", tk.ModulePath,
 		"-DSOFTOKN="+strconv.Quote(softokn), "-DPARAMETERS="+strconv.Quote(parameters), "-xc", "-", "-ldl"); err != nil {
 		return nil, fmt.Errorf("compile the library that tells NSS where the database is: %w", err)
+	}
+	// The libraries below softokn do not bear that two are initialised at once.
+	starting.Lock()
+	defer starting.Unlock()
+	if _, err := hsm.Tokens(ctx, tk.ModulePath); err != nil {
+		return nil, err
 	}
 	tk.URI = hsm.URI{Token: tk.Label, ModulePath: tk.ModulePath, PINSource: "file:" + pin}.String()
 	return tk, nil
