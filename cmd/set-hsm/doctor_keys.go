@@ -28,8 +28,10 @@ func (d *diagnosis) checkKeys() {
 			continue
 		}
 		if i > 0 && d.keys[i-1].Label == k.Label { // they are sorted by label
-			d.add(severityError, "key", k.Label, "another key has this label: neither can be used", "rename one of them",
-				d.command("keys rename", "--label", k.Label, "--id", k.ID, "--to", d.freeLabel(k.Label)))
+			// Once renamed, the key is not found by the second command.
+			d.add(severityError, "key", k.Label, "another key has this label: neither can be used",
+				"rename one of them or, if the token does not rename it, delete the one that is not needed",
+				d.command("keys rename", "--label", k.Label, "--id", k.ID, "--to", d.freeLabel(k.Label)), d.deleteKey(k))
 		}
 		if j := slices.IndexFunc(d.keys, func(o hsm.KeyInfo) bool { return o.ID == k.ID }); k.ID != "" && j < i && d.keys[j].Label != k.Label {
 			d.add(severityWarning, "key", k.Label, fmt.Sprintf("has the CKA_ID of %q: it is the same key, left by a rename that was cut short, or cannot be told from it", d.keys[j].Label),
@@ -61,7 +63,7 @@ func (d *diagnosis) checkSecrecy(k hsm.KeyInfo) {
 	say := func(s severity, text, fix string) { d.add(s, "key", k.Label, text, fix, d.replaceKey(k)...) }
 	pair := k.Purpose == hsm.PurposeSign || k.Purpose == hsm.PurposeKeyExchange || k.Purpose == hsm.PurposeDerive
 	const leaves = "is extractable: it can leave the token, encrypted by another key"
-	const elsewhere = "was not made in this token: it exists or has existed elsewhere"
+	const elsewhere = "was made elsewhere, by what the token says: it may exist outside of it"
 	switch {
 	case !k.Private:
 		say(severityError, "is not private: it can be seen, and in some tokens used, without a PIN", replace)

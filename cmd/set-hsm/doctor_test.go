@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto"
 	"encoding/json"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest"
 )
@@ -110,7 +112,7 @@ func TestDoctorKeys(t *testing.T) {
 		{"not sensitive", func(k *hsm.KeyInfo) { k.Sensitive = false }, "error key: is not sensitive"},
 		{"once extractable", func(k *hsm.KeyInfo) { k.NeverExtractable = false }, "warning key: was extractable or not sensitive once"},
 		{"once not sensitive", func(k *hsm.KeyInfo) { k.AlwaysSensitive = false }, "warning key: was extractable or not sensitive once"},
-		{"certificate key from elsewhere", func(k *hsm.KeyInfo) { k.Local, k.Purpose = false, hsm.PurposeCertSign }, "warning key: signs certificates and was not made in this token"},
+		{"certificate key from elsewhere", func(k *hsm.KeyInfo) { k.Local, k.Purpose = false, hsm.PurposeCertSign }, "warning key: signs certificates and was made elsewhere"},
 		{"of an unknown type", func(k *hsm.KeyInfo) { k.Type = "" }, "warning key: is of a type that is not supported"},
 	}
 	for _, tt := range tests {
@@ -208,6 +210,41 @@ func TestDoctorTriesKeys(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]severity{"a": severityError, "b": severityOK}, got); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+}
+
+// Another library, which has more and less than SoftHSM.
+func TestDoctorOnNSS(t *testing.T) {
+	t.Parallel()
+	tk := hsmtest.NewNSS(t)
+	run := func(args ...string) string {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		if code := cli.Run(t.Context(), newApp(), append([]string{"set-hsm"}, args...), strings.NewReader(""), &stdout, &stderr); code != 0 {
+			t.Fatalf("%v: exit code %d\n%s", args, code, stderr.String())
+		}
+		return stdout.String()
+	}
+	run("keys", "generate", "--token", tk.URI, "--label", "exchange", "--purpose", "key-exchange", "--type", "rsa-2048")
+	var d struct {
+		Findings []struct{ Severity, Check, Object, Finding string }
+	}
+	if err := json.Unmarshal([]byte(run("doctor", "--token", tk.URI, "--json")), &d); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, f := range d.Findings {
+		got[f.Check+" "+f.Object] = f.Severity + ": " + f.Finding
+	}
+	for object, want := range map[string]string{
+		"try exchange":                      "ok: decrypts what its public key encrypts",
+		"mechanism RSAES-OAEP with SHA-256": "ok: native: CKM_RSA_PKCS_OAEP",
+		"mechanism wrapping keys by AES":    "ok: native: CKM_AES_KEY_WRAP_KWP",
+		"mechanism Ed25519 signatures":      "note: missing: the token has no CKM_EDDSA",
+	} {
+		if got[object] != want {
+			t.Errorf("%s: %q, want %q", object, got[object], want)
+		}
 	}
 }
 
