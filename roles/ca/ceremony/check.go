@@ -68,10 +68,10 @@ func lineOf(err error) (n int) {
 
 func (c *checker) checkHead() {
 	if !isPrintable(c.name) {
-		c.fail(1, "ceremony: want a name for the transcript")
+		c.fail(c.lines["ceremony"], "ceremony: want a name for the transcript")
 	}
 	if strings.Contains(c.brand, ":") {
-		c.fail(1, "brand: want the name of the brand, without a product")
+		c.fail(c.lines["brand"], "brand: want the name of the brand, without a product")
 	}
 	needsBrand := false
 	for name, s := range c.subjects {
@@ -87,23 +87,23 @@ func (c *checker) checkHead() {
 		}
 	}
 	if needsBrand != (c.brand != "") {
-		c.fail(1, "brand: needed if, and only if, a subject is below the root")
+		c.fail(max(c.lines["brand"], c.lines["ceremony"]), "brand: needed if, and only if, a subject is below the root")
 	}
 	o := c.officers
 	switch {
 	case len(o.Names) > officersMax:
-		c.fail(1, "officers: %d names, at most %d", len(o.Names), officersMax)
+		c.fail(c.lines["officers"], "officers: %d names, at most %d", len(o.Names), officersMax)
 	case len(o.Names) == 0 && o.Required != 0:
-		c.fail(1, "officers: %d required, and no names", o.Required)
+		c.fail(c.lines["officers"], "officers: %d required, and no names", o.Required)
 	case len(o.Names) > 0 && (o.Required < 1 || o.Required > len(o.Names)):
-		c.fail(1, "officers: %d of %d required: want at least one, and at most all", o.Required, len(o.Names))
+		c.fail(c.lines["officers"], "officers: %d of %d required: want at least one, and at most all", o.Required, len(o.Names))
 	}
 	for i, name := range o.Names {
 		if !isPrintable(name) || strings.TrimSpace(name) != name {
-			c.fail(1, "officers: name %q cannot be typed", name)
+			c.fail(c.lines["officers"], "officers: name %q cannot be typed", name)
 		}
 		if slices.ContainsFunc(o.Names[:i], func(s string) bool { return strings.EqualFold(s, name) }) {
-			c.fail(1, "officers: %s twice", name)
+			c.fail(c.lines["officers"], "officers: %s twice", name)
 		}
 	}
 }
@@ -237,13 +237,13 @@ func (c *checker) checkList(st *step) {
 		c.fail(st.line, "%v: number %d: want 1 or more, and more than that of the list before", st, st.Number)
 	}
 	for i, r := range st.Revoked {
-		if !hexText.MatchString(r.Serial) || len(r.Serial) > 40 {
+		if !hexText.MatchString(r.Serial) || len(r.Serial) > 40 || strings.HasPrefix(r.Serial, "00") {
 			c.fail(st.line, "%v: serial number %q: want hexadecimal, two small digits for each octet", st, r.Serial)
 		}
 		if slices.ContainsFunc(st.Revoked[:i], func(o revoked) bool { return o.Serial == r.Serial }) {
 			c.fail(st.line, "%v: serial number %s twice", st, r.Serial)
 		}
-		if _, err := time.Parse(time.RFC3339, r.Date); err != nil {
+		if at, err := time.Parse(time.RFC3339, r.Date); err != nil || date(at) != r.Date {
 			c.fail(st.line, "%v: date %q: want the form 2026-06-15T12:00:00Z", st, r.Date)
 		}
 	}

@@ -147,7 +147,7 @@ steps:
 		"no root at hand":                         {nil, []string{"brand.pem"}, nil},
 		"no step uses the input geo.csr":          {nil, []string{"root.pem", "brand.pem", "geo.csr"}, nil},
 		"geo.csr is not a certificate":            {[]string{"brand.pem", "geo.csr"}, []string{"root.pem", "geo.csr"}, nil},
-		`has no key "cert-sign-2"`:                {[]string{"ca/cert-sign", "ca/cert-sign-2"}, []string{"root.pem", "brand.pem"}, nil},
+		`has 0 keys "cert-sign-2", want one`:      {[]string{"ca/cert-sign", "ca/cert-sign-2"}, []string{"root.pem", "brand.pem"}, nil},
 		"brand.pem certifies another key":         {[]string{"brand-ca/cert-sign", "root-ca/cert-sign"}, []string{"root.pem", "brand.pem"}, nil},
 		"certifies a key of ec-p256, not ec-p384": {[]string{"ec-p256", "ec-p384"}, []string{"root.pem", "brand.pem"}, nil},
 	} {
@@ -165,5 +165,38 @@ steps:
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// A ceremony that only makes keys has its transcript signed by the first that signs certificates.
+func TestOnlyKeys(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, `ceremony: keys
+officers: {required: 0}
+steps:
+  - {generate: vault/mac, type: hmac-sha256, purpose: mac}
+  - {generate: vault/cert-sign, type: ec-p256, purpose: cert-sign}
+`)
+	if got := r.hold(t); len(got.Certificates) != 0 || len(got.Files) != 4 {
+		t.Errorf("made %+v", got)
+	}
+	if _, err := ceremony.Parse([]byte("ceremony: keys\nofficers: {required: 0}\nsteps: [{generate: vault/mac, type: hmac-sha256, purpose: mac}]\n")); err == nil || !strings.Contains(err.Error(), "can sign its transcript") {
+		t.Errorf("nothing that signs: %v", err)
+	}
+}
+
+// One CA may be for cardholders and merchants, and a root may be RSA.
+func TestCombinedCAUnderRSA(t *testing.T) {
+	t.Parallel()
+	source := strings.NewReplacer("cert-sign, type: ec-p256, purpose: cert-sign}\n  - {generate: root-ca/cert-sign-next", "cert-sign, type: rsa-2048, purpose: cert-sign}\n  - {generate: root-ca/cert-sign-next",
+		"holder: geopolitical-ca", "holder: cardholder-ca+merchant-ca").Replace(short)
+	source += "  - {certificate: ca.pem, subject: geo-ca, csr: geo.csr, purpose: cert-sign, issuer: brand.pem, validity: 1y, signing-period: 30d}\n"
+	r := newRoom(t, source)
+	r.hold(t)
+	if c := r.cert(t, "ca.pem"); c.Type != pki.CCA|pki.MCA || c.X509.PublicKeyAlgorithm != x509.ECDSA {
+		t.Errorf("made %v", c)
+	}
+	if root := r.cert(t, "root.pem"); root.X509.SignatureAlgorithm != x509.SHA256WithRSA {
+		t.Errorf("the root signs with %v", root.X509.SignatureAlgorithm)
 	}
 }

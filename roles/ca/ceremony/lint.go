@@ -180,14 +180,7 @@ func (s *state) lint(st *step, raw []byte) error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case l.Number != st.Number || len(l.X509.RevokedCertificateEntries) != len(st.Revoked):
-			return errors.New("lint: number or entries are not those of the plan")
-		case !l.X509.ThisUpdate.Equal(s.now) || !l.X509.NextUpdate.Equal(st.Validity.after(s.now)):
-			return errors.New("lint: thisUpdate or nextUpdate is not the plan's")
-		case l.X509.NextUpdate.After(s.certs[st.Issuer].X509.NotAfter):
-			return errors.New("lint: the next update is due after the issuer's certificate expired")
-		}
+		return s.lintCRL(st, l)
 	case bci:
 		b, err := pki.ParseBCI(raw)
 		if err != nil {
@@ -262,6 +255,27 @@ func (s *state) lintSuccession(old, next *pki.Certificate) error {
 	}
 	if err := old.NextRootKey.Equal(thumb); err != nil {
 		return fmt.Errorf("lint: its key is not the one that %v announces: %w", old, err)
+	}
+	return nil
+}
+
+func (s *state) lintCRL(st *step, l *pki.CRL) error {
+	switch {
+	case l.Number != st.Number || len(l.X509.RevokedCertificateEntries) != len(st.Revoked):
+		return errors.New("lint: number or entries are not those of the plan")
+	case !l.X509.ThisUpdate.Equal(s.now) || !l.X509.NextUpdate.Equal(st.Validity.after(s.now)):
+		return errors.New("lint: thisUpdate or nextUpdate is not the plan's")
+	case l.X509.NextUpdate.After(s.certs[st.Issuer].X509.NotAfter):
+		return errors.New("lint: the next update is due after the issuer's certificate expired")
+	}
+	for i, e := range l.X509.RevokedCertificateEntries {
+		want := st.Revoked[i]
+		switch {
+		case serialText(e.SerialNumber) != want.Serial || date(e.RevocationTime) != want.Date:
+			return fmt.Errorf("lint: entry %d is not the plan's", i)
+		case e.RevocationTime.After(s.now):
+			return fmt.Errorf("lint: entry %d is revoked in the future, on %s", i, want.Date)
+		}
 	}
 	return nil
 }

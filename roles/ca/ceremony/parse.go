@@ -71,7 +71,10 @@ func (p *Plan) read(n *yaml.Node) error {
 	if err := n.Decode(&file); err != nil {
 		return err
 	}
-	p.name, p.brand = file.Name, file.Brand
+	p.name, p.brand, p.lines = file.Name, file.Brand, make(map[string]int)
+	for i := 0; i < len(n.Content); i += 2 {
+		p.lines[n.Content[i].Value] = n.Content[i].Line
+	}
 	if err := fields(&file.Officers, "officers", []string{"required"}, []string{"names"}); err != nil {
 		return err
 	}

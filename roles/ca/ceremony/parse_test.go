@@ -19,7 +19,7 @@ func TestParseRefuses(t *testing.T) {
 		"line 1: the file has no field \"output\"":                  {"ceremony: short", "output: x\nceremony: short"},
 		"line 1: the file needs the field \"officers\"":             {"officers: {required: 0}\n", ""},
 		"line 3: officers has no field \"requird\"":                 {"{required: 0}", "{requird: 0}"},
-		"officers: 2 required, and no names":                        {"{required: 0}", "{required: 2}"},
+		"line 3: officers: 2 required, and no names":                {"{required: 0}", "{required: 2}"},
 		"officers: 0 of 2 required":                                 {"{required: 0}", "{names: [A, B], required: 0}"},
 		"officers: 3 of 2 required":                                 {"{required: 0}", "{names: [A, B], required: 3}"},
 		"officers: a twice":                                         {"{required: 0}", "{names: [A, a], required: 1}"},
@@ -86,6 +86,7 @@ func TestRehearsalRefuses(t *testing.T) {
 		"line 14: certificate brand.pem: issue gca authority": {"holder: brand-ca", "holder: geopolitical-ca"},
 		"exceeds that of rca": {"validity: 12y", "validity: 21y"},
 		"line 16: csr geo.csr: lint: nobody could certify it": {"unit: Meridian Nordic", "common-name: Meridian Nordic"},
+		"is revoked in the future":                            {"2026-01-01T", "2036-01-01T"},
 		"due after the issuer's certificate expired":          {"number: 1, validity: 90d, revoked", "number: 1, validity: 20y, revoked"},
 	} {
 		t.Run(want, func(t *testing.T) {
@@ -127,11 +128,6 @@ func FuzzParse(f *testing.F) {
 		}
 		if p.Name() == "" || len(p.Tokens()) == 0 {
 			t.Errorf("a plan without name or tokens: %q", source)
-		}
-		// Whatever can be parsed can be rehearsed, if only to be refused.
-		steps, err := ceremony.Rehearse(p, nil, now)
-		if err == nil && len(steps) == 0 {
-			t.Error("nothing is rehearsed")
 		}
 	})
 }

@@ -20,6 +20,7 @@ type Plan struct {
 	steps    []*step
 
 	source []byte
+	lines  map[string]int    // of the fields of the file itself
 	keyOf  map[string]string // the key that belongs to a certificate, by file
 }
 

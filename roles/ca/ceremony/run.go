@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -156,15 +155,24 @@ func (s *session) checkKeys(token string, keys []KeyInfo) error {
 		if !st.isKey() || st.token() != token {
 			continue
 		}
-		i := slices.IndexFunc(keys, func(k KeyInfo) bool { return k.Label == st.label() })
-		switch {
-		case st.kind == generate && i >= 0:
-			return fmt.Errorf("has a key %q already: use another token, or another label", st.label())
-		case st.kind == use && i < 0:
-			return fmt.Errorf("has no key %q", st.label())
-		case st.kind == use:
-			s.reports[st.name] = keys[i]
+		var found []KeyInfo
+		for _, k := range keys {
+			if k.Label == st.label() {
+				found = append(found, k)
+			}
 		}
+		switch {
+		case st.kind == generate && len(found) > 0:
+			return fmt.Errorf("has a key %q already: use another token, or another label", st.label())
+		case st.kind == generate:
+			continue
+		case len(found) != 1:
+			return fmt.Errorf("has %d keys %q, want one", len(found), st.label())
+		}
+		if _, err := s.matchKey(st, found[0]); err != nil {
+			return fmt.Errorf("key %s: %w", st.label(), err)
+		}
+		s.reports[st.name] = found[0]
 	}
 	return nil
 }
