@@ -75,17 +75,24 @@ func (t *token) whyLost() error {
 // quicker. If nothing has ever worked on this link, a new login is not enough.
 func (t *token) lose(on *link, err *lostError) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.link.CompareAndSwap(on, nil) {
-		return
+	lost := t.link.CompareAndSwap(on, nil)
+	if lost {
+		t.why, t.since = err.err, time.Now()
+		t.startRecovery(on, !on.worked.Load())
 	}
-	t.why, t.since = err.err, time.Now()
-	t.startRecovery(on, !on.worked.Load())
-	observeLost(t.info.Label, err.err)
+	t.mu.Unlock()
+	if lost {
+		observeLost(t.info.Label, err.err)
+	}
 }
 
-// startRecovery begins a recovery. The caller holds t.mu.
+// startRecovery begins a recovery, in place of one that has brought a link which is lost again before
+// that was taken down. The caller holds t.mu.
 func (t *token) startRecovery(old *link, deep bool) {
+	if t.recovery != nil {
+		t.recovery.stop()
+		close(t.recovery.done)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	r := &recovery{ctx, stop, make(chan struct{})}
 	t.recovery = r
@@ -134,18 +141,25 @@ func (t *token) recover(r *recovery, old *link, deep bool) {
 }
 
 // settle takes down the outcome of an attempt, and reports whether r has come to its end.
-func (t *token) settle(r *recovery, err error) bool {
+func (t *token) settle(r *recovery, err error) (ended bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer func() {
+		outage := time.Since(t.since)
+		t.mu.Unlock()
+		if ended && err == nil {
+			observeBack(t.info.Label, outage)
+		}
+	}()
 	if t.recovery != r {
-		return true // somebody else has settled it
+		err = errors.New("somebody else has settled it")
+		return true
 	}
 	_, refused := errors.AsType[*PINError](err)
 	switch {
 	case r.ctx.Err() != nil:
-		t.why = fmt.Errorf("the token is closed: %w", ErrUnavailable)
+		err = fmt.Errorf("the token is closed: %w", ErrUnavailable)
+		t.why = err
 	case err == nil:
-		observeBack(t.info.Label, time.Since(t.since))
 	case refused:
 		t.why = err
 		if t.refused != nil {
@@ -265,13 +279,16 @@ func (t *token) comeBack(pin []byte) error {
 func (t *token) afterReconnect(err error) {
 	t.mu.Lock()
 	r := t.recovery
-	if r == nil && err != nil {
+	lost := r == nil && err != nil
+	if lost {
 		t.why, t.since = err, time.Now()
 		t.startRecovery(nil, true)
-		observeLost(t.info.Label, err)
 	}
 	t.mu.Unlock()
-	if r != nil && err == nil {
+	switch {
+	case lost:
+		observeLost(t.info.Label, err)
+	case r != nil && err == nil:
 		t.settle(r, nil)
 	}
 }

@@ -158,6 +158,9 @@ func (t *Token) inside(ctx context.Context, on *link, f sessionFunc) error {
 
 // takePlace waits until fewer calls run on the token than may.
 func (t *Token) takePlace(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if int(t.stuck.Load()) >= cap(t.places) {
 		return fmt.Errorf("%d calls of the PKCS#11 library have not returned: if they never do, restart the program: %w",
 			cap(t.places), ErrUnavailable)
