@@ -2,8 +2,10 @@ package hsm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -273,6 +275,47 @@ func destroyOrphans(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, which *pkcs11.Attr
 		n++
 	}
 	return n, nil
+}
+
+// Orphans lists the public keys that belong to no private key, sorted by label: what a deletion or a
+// generation that was cut short has left behind, or what somebody has put there. [Token.DeleteKey]
+// deletes them. Label, ID, Type and public key are all that is known of one.
+func (t *Token) Orphans(ctx context.Context) ([]KeyInfo, error) {
+	var list []KeyInfo
+	err := t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		found, err := findObjects(lib, sh, ofClass(pkcs11.CKO_PUBLIC_KEY))
+		if err != nil {
+			return err
+		}
+		var orphans []KeyInfo
+		for _, h := range found {
+			a, err := readAttributes(lib, sh, h, pkcs11.CKA_LABEL, pkcs11.CKA_ID)
+			if err != nil {
+				return err
+			}
+			private, err := findObjects(lib, sh, ofClass(pkcs11.CKO_PRIVATE_KEY), pkcs11.NewAttribute(pkcs11.CKA_ID, a[pkcs11.CKA_ID]))
+			if err != nil {
+				return err
+			}
+			if len(private) > 0 {
+				continue
+			}
+			info := KeyInfo{Label: string(a[pkcs11.CKA_LABEL]), ID: hex.EncodeToString(a[pkcs11.CKA_ID])}
+			// One that cannot be read is an orphan all the same.
+			if pub, err := readPublic(lib, sh, h); err == nil && pub != nil {
+				info.Public, info.Type = pub, publicType(pub)
+				info.SPKI, _ = x509.MarshalPKIXPublicKey(pub) // what it read, it can write
+			}
+			orphans = append(orphans, info)
+		}
+		list = orphans
+		return nil
+	})
+	if err != nil {
+		return nil, t.fail("list public keys", err)
+	}
+	slices.SortFunc(list, func(a, b KeyInfo) int { return cmp.Compare(a.Label, b.Label) })
+	return list, nil
 }
 
 // choose returns the key labelled label, and with this CKA_ID unless it is nil.

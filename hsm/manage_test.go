@@ -246,6 +246,9 @@ func TestDeleteKeyFinishes(t *testing.T) {
 	if err := tok.DeleteKey(t.Context(), "old", nil); err != nil {
 		t.Fatal(err)
 	}
+	if orphans, err := tok.Orphans(t.Context()); err != nil || len(orphans) != 0 {
+		t.Errorf("orphans %+v, %v; want none", orphans, err)
+	}
 	if info, err := tok.Key(t.Context(), "new"); err != nil || info.Public == nil {
 		t.Fatalf("the copy has lost its public key: %+v, %v", info, err)
 	}
@@ -253,6 +256,10 @@ func TestDeleteKeyFinishes(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The public key still has the label that the pair was made with.
+	orphans, err := tok.Orphans(t.Context())
+	if err != nil || len(orphans) != 1 || orphans[0].Label != "old" || orphans[0].ID != "0102" || orphans[0].Type != hsm.RSA2048 {
+		t.Errorf("orphans %+v, %v; want the public key of the pair", orphans, err)
+	}
 	if err := tok.DeleteKey(t.Context(), "old", nil); err != nil {
 		t.Error(err)
 	}

@@ -195,6 +195,10 @@ func (d *diagnosis) checkObjects(ctx context.Context, token *hsm.Token) error {
 	if err != nil {
 		return err
 	}
+	orphans, err := token.Orphans(ctx)
+	if err != nil {
+		return err
+	}
 	certificates, err := token.Certificates(ctx)
 	if err != nil {
 		return err
@@ -205,6 +209,7 @@ func (d *diagnosis) checkObjects(ctx context.Context, token *hsm.Token) error {
 	}
 	d.keys = keys
 	d.checkKeys()
+	d.checkOrphans(orphans)
 	oaep, err := d.tryKeys(ctx, token)
 	if err != nil {
 		return err

@@ -97,6 +97,18 @@ func (d *diagnosis) checkPublic(k hsm.KeyInfo) {
 	}
 }
 
+// checkOrphans tells of public keys without a private key.
+func (d *diagnosis) checkOrphans(list []hsm.KeyInfo) {
+	for _, k := range list {
+		const text = "a public key without its private key: left by a generation or deletion that was cut short, or put there"
+		if k.ID == "" { // its label may be another key's, and would delete that
+			d.add(severityNote, "public key", k.Label, text, "delete it with the token's own tool, if nothing uses it")
+		} else {
+			d.add(severityNote, "public key", k.Label, text, "delete it, if nothing uses it", d.deleteKey(k))
+		}
+	}
+}
+
 func (d *diagnosis) deleteKey(k hsm.KeyInfo) string {
 	args := []string{"--label", k.Label}
 	if k.ID != "" {

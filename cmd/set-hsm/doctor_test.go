@@ -133,6 +133,17 @@ func TestDoctorKeys(t *testing.T) {
 	}
 }
 
+func TestDoctorOrphans(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]int{"0102": 1, "": 0} {
+		d := &diagnosis{uri: "pkcs11:token=t"}
+		d.checkOrphans([]hsm.KeyInfo{{Label: "k", ID: id}})
+		if got := said(d); !strings.HasPrefix(got, "note public key: a public key without its private key") || len(d.Findings[0].Commands) != want {
+			t.Errorf("CKA_ID %q: %q, %d commands, want %d", id, got, len(d.Findings[0].Commands), want)
+		}
+	}
+}
+
 func TestDoctorMechanisms(t *testing.T) {
 	t.Parallel()
 	all, err := hsmtest.New(t).Open(t).Mechanisms(t.Context())
