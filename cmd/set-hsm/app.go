@@ -27,7 +27,7 @@ func newApp() *urfave.App {
 			"Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the device is not available.",
 		Commands: []*urfave.Command{
 			tokensCommand(), initCommand(), pinCommand(), keysCommand(), certsCommand(),
-			wrapCommand(), unwrapCommand(), randomCommand(), doctorCommand(),
+			wrapCommand(), unwrapCommand(), randomCommand(), doctorCommand(), benchCommand(),
 		},
 	}
 }
