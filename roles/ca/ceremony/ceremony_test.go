@@ -3,9 +3,13 @@ package ceremony_test
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -187,6 +191,51 @@ func TestWeakKey(t *testing.T) {
 	if _, err := r.run(t); err == nil || !strings.Contains(err.Error(), "the token has a key of ec-p256, want ec-p384") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// liar is a key that signs wrongly, now and then.
+type liar struct{ crypto.Signer }
+
+func (l liar) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	wrong := bytes.Clone(digest)
+	wrong[0] ^= 1
+	return l.Signer.Sign(random, wrong, opts)
+}
+
+// A wrong signature is not written.
+func TestWrongSignatures(t *testing.T) {
+	t.Parallel()
+	for want, spoil := range map[string]func(keys map[string]crypto.Signer){
+		"signature returned by signer is invalid":      func(keys map[string]crypto.Signer) { keys["cert-sign"] = liar{keys["cert-sign"]} },
+		"signs with another key than the one it shows": func(keys map[string]crypto.Signer) { keys["cert-sign"] = ceremonyKey(t) },
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			r := newRoom(t, short)
+			token := r.tokens["root-ca"]
+			token.Spoil = func(k *ceremony.KeyInfo) error {
+				if k.Label == "cert-sign" {
+					spoil(token.Private)
+				}
+				return nil
+			}
+			if _, err := r.run(t); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v", err)
+			}
+			if _, err := os.Stat(filepath.Join(r.out, "root.pem")); !errors.Is(err, os.ErrNotExist) {
+				t.Error("a certificate was written")
+			}
+		})
+	}
+}
+
+func ceremonyKey(t *testing.T) crypto.Signer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func TestSameTokenUnderTwoNames(t *testing.T) {

@@ -12,39 +12,36 @@ import (
 
 // verify checks the signature on everything that steps have made, and the whole path of every
 // certificate to a root, with what there is of CRLs and BrandCRLIdentifiers.
-func (s *state) verify() error {
-	var errs []error
-	for _, st := range s.steps {
-		errs = append(errs, s.verifyStep(st))
-	}
-	return errors.Join(errs...)
-}
+func (s *state) verify() error { return s.verifySteps(s.steps...) }
 
-// verifyStep is verify for what one step has made.
-func (s *state) verifyStep(st *step) error {
-	if st.isKey() {
-		return nil
-	}
-	if st.kind == request {
-		return s.csrs[st.name].CheckSignature()
-	}
+// verifySteps is verify for what some steps have made.
+func (s *state) verifySteps(steps ...*step) error {
 	v, err := s.verifier()
 	if err != nil {
 		return err
 	}
+	var errs []error
+	for _, st := range steps {
+		if err := s.verifyStep(v, st); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", st.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *state) verifyStep(v *pki.Verifier, st *step) error {
 	issuer := s.certs[st.Issuer]
 	switch st.kind {
+	case generate, use:
+		return nil
+	case request:
+		return s.csrs[st.name].CheckSignature()
 	case crl:
-		err = errors.Join(s.crls[st.name].SignedBy(issuer), s.verifyPath(v, issuer))
+		return errors.Join(s.crls[st.name].SignedBy(issuer), s.verifyPath(v, issuer))
 	case bci:
-		err = errors.Join(s.bcis[st.name].SignedBy(issuer), s.verifyPath(v, issuer))
-	default:
-		err = s.verifyCertificate(v, st, s.certs[st.name])
+		return errors.Join(s.bcis[st.name].SignedBy(issuer), s.verifyPath(v, issuer))
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", st.name, err)
-	}
-	return nil
+	return s.verifyCertificate(v, st, s.certs[st.name])
 }
 
 // verifier trusts the roots of the ceremony, new ones and those that are inputs. It is nil without any.

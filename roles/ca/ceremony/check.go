@@ -49,6 +49,7 @@ func (p *Plan) check() error {
 	for _, st := range p.steps {
 		c.checkStep(st)
 	}
+	c.checkUsed()
 	for _, s := range p.subjects {
 		if !s.used {
 			c.fail(s.line, "no step makes anything for this subject")
@@ -59,6 +60,18 @@ func (p *Plan) check() error {
 	}
 	slices.SortStableFunc(c.errs, func(a, b error) int { return lineOf(a) - lineOf(b) })
 	return errors.Join(c.errs...)
+}
+
+// checkUsed refuses to take a key into use for nothing.
+func (c *checker) checkUsed() {
+	for _, k := range c.steps {
+		used := slices.ContainsFunc(c.steps, func(st *step) bool {
+			return !st.isKey() && slices.Contains([]string{st.Key, st.NextKey, c.signer(st)}, k.name)
+		})
+		if k.kind == use && !used {
+			c.fail(k.line, "no step needs the key %s", k.name)
+		}
+	}
 }
 
 func lineOf(err error) (n int) {

@@ -62,6 +62,7 @@ func TestParseRefuses(t *testing.T) {
 		"line 18: bci brand.bci: brand.pem is neither":              {"crls: [brand.crl]", "crls: [brand.pem]"},
 		"line 18: length of time \"90w\"":                           {"validity: 90d, crls", "validity: 90w, crls"},
 		"line 19: input x.pem: want the file's SHA-256":             {"crls: [brand.crl]}\n", "crls: [brand.crl]}\ninputs: {x.pem: abc}\n"},
+		"line 19: no step needs the key geo-ca/sign":                {"crls: [brand.crl]}\n", "crls: [brand.crl]}\n  - {use: geo-ca/sign, type: ec-p256, purpose: sign}\n"},
 		"a second document":                                         {"crls: [brand.crl]}\n", "crls: [brand.crl]}\n---\nceremony: x\n"},
 		"cannot unmarshal":                                          {"number: 1, validity: 90d, crls", "number: one, validity: 90d, crls"},
 	} {

@@ -179,20 +179,6 @@ func (p *Plan) keyStep(id string) *step {
 	return nil
 }
 
-// outputs lists the files that a ceremony writes.
-func (p *Plan) outputs() []string {
-	names := []string{planFile, transcriptFile, readableFile, signatureFile}
-	for _, in := range p.inputs {
-		names = append(names, in.name)
-	}
-	for _, st := range p.steps {
-		if !st.isKey() {
-			names = append(names, st.name)
-		}
-	}
-	return names
-}
-
 // sha256 is the digest of the reviewed file.
 func (p *Plan) sha256() string { return digest(p.source) }
 

@@ -177,5 +177,5 @@ func (r *replayer) signed(n int, st *step) error {
 	if err := r.take(st.kind, st.name, raw); err != nil {
 		return blame(st.name, err)
 	}
-	return blame(st.name, r.verifyStep(st))
+	return blame(st.name, r.verifySteps(st))
 }

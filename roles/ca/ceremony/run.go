@@ -287,7 +287,7 @@ func (s *session) signStep(ctx context.Context, n int, st *step) error {
 	if err := s.take(st.kind, st.name, raw); err != nil {
 		return err
 	}
-	if err := s.verifyStep(st); err != nil {
+	if err := s.verifySteps(st); err != nil {
 		return err
 	}
 	data := encode(st.kind, raw)
