@@ -154,27 +154,13 @@ func slotIDs(lib *pkcs11.Ctx) ([]uint, error) {
 // find returns the slot of the one token that uri selects. The caller holds m.admin.
 func (m *module) find(uri URI) (found *slot, err error) {
 	err = m.administer(func(lib *pkcs11.Ctx) error {
-		found, err = m.findIn(lib, uri)
+		found, err = findIn(lib, uri, m.path)
 		return err
 	})
 	return found, err
 }
 
-// findShut is find for a caller that has shut the gate.
-func (m *module) findShut(uri URI) (found *slot, err error) {
-	f := func(lib *pkcs11.Ctx) error {
-		found, err = m.findIn(lib, uri)
-		return err
-	}
-	if m.initialised() {
-		err = f(m.lib)
-	} else {
-		err = m.briefly(f)
-	}
-	return found, err
-}
-
-func (m *module) findIn(lib *pkcs11.Ctx, uri URI) (*slot, error) {
+func findIn(lib *pkcs11.Ctx, uri URI, path string) (*slot, error) {
 	slots, err := tokenSlots(lib)
 	if err != nil {
 		return nil, err
@@ -191,7 +177,7 @@ func (m *module) findIn(lib *pkcs11.Ctx, uri URI) (*slot, error) {
 	switch {
 	case len(found) == 0:
 		return nil, fmt.Errorf("no token %s in %s: is it plugged in, and is the library's configuration the right one? %w",
-			name, m.path, ErrUnavailable)
+			name, path, ErrUnavailable)
 	case len(found) > 1:
 		return nil, fmt.Errorf("%d tokens are %s: add serial= to the URI (serials %q, %q ...)",
 			len(found), name, found[0].info.Serial, found[1].info.Serial)

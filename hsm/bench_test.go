@@ -174,15 +174,19 @@ func rawCaller(b *testing.B, key *hsm.Signer, digest []byte, verified bool) func
 	}
 }
 
-// crypto11Signer is crypto11's key labelled label, with a session for every caller. The token is open:
-// crypto11 joins in, and the library is not finalised when it goes, because it counts its users.
+// crypto11Signer is crypto11's key labelled label, with a session for every caller. Crypto11 wants to
+// initialise the library itself, which one process can do once: so it has a copy of it.
 func crypto11Signer(b *testing.B, tk *hsmtest.Token, label string) crypto.Signer {
-	path, err := filepath.EvalSymlinks(tk.ModulePath) // the path by which this package's crypto11 knows it
+	library, err := os.ReadFile(tk.ModulePath)
 	if err != nil {
 		b.Fatal(err)
 	}
+	path := filepath.Join(b.TempDir(), "library.so")
+	if err := os.WriteFile(path, library, 0o700); err != nil {
+		b.Fatal(err)
+	}
 	c11, err := crypto11.Configure(&crypto11.Config{
-		Path: path, TokenSerial: tk.Serial, LoginNotSupported: true, MaxSessions: slices.Max(benchCallers) + 1,
+		Path: path, TokenSerial: tk.Serial, Pin: tk.PIN, MaxSessions: slices.Max(benchCallers) + 1,
 	})
 	if err != nil {
 		b.Fatal(err)

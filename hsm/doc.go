@@ -13,10 +13,11 @@
 // initialises, logs in, logs out and finalises, and it waits for running calls before it does. It
 // is the reason to open every token of the process through this package.
 //
-// Crypto11 initialises the library and makes key pairs; everything else goes through miekg/pkcs11 in
-// sessions of our own, because a session must be closed when a call in it has failed, and left when a
-// call does not return. Crypto11 never sees a PIN: the login belongs to the owner, and PKCS#11 logs in a
-// whole process.
+// The library is called through miekg/pkcs11, in sessions of our own: a session must be closed when a
+// call in it has failed, left when a call does not return, and made anew after a loss. Of crypto11 the
+// templates and mechanisms for making keys are used, and not its sessions, which know none of that; it
+// also initialises a library by itself, and of a library that gives every caller an instance of its
+// own, as p11-kit's do, there would be two.
 //
 // # Lost devices
 //

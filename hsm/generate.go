@@ -3,7 +3,6 @@ package hsm
 import (
 	"bytes"
 	"context"
-	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -174,15 +173,22 @@ func (t *Token) generateSecret(label string, id []byte, p plan, typ KeyType) (Ke
 	if err != nil {
 		return KeyInfo{}, err
 	}
-	bits, cipher := 256, crypto11.CipherAES
+	cipher, size := crypto11.CipherAES, 32
 	switch typ {
 	case AES128:
-		bits = 128
+		size = 16
 	case HMACSHA256:
 		cipher = crypto11.CipherGeneric
 	}
-	if _, err := t.c11.GenerateSecretKeyWithAttributes(set, bits, cipher); err != nil {
-		return KeyInfo{}, errors.Join(named("C_GenerateKey", err), t.destroy(label, id))
+	kind := cipher.GenParams[0]
+	template := append(set.ToSlice(), ofClass(pkcs11.CKO_SECRET_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, kind.KeyType), pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, size))
+	err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		_, err := lib.GenerateKey(sh, mechanism(kind.GenMech, nil), template)
+		return named("C_GenerateKey", err)
+	})
+	if err != nil {
+		return KeyInfo{}, errors.Join(err, t.destroy(label, id))
 	}
 	info, err := t.checkNew(label, id, p, typ)
 	if err != nil {
@@ -211,8 +217,8 @@ func (t *Token) generatePair(label string, random []byte, p plan, typ KeyType) (
 		usageAttributes(public, publicUsages, p.publicUsages)); err != nil {
 		return KeyInfo{}, err
 	}
-	if err := t.generateOnToken(public, private, typ); err != nil {
-		return KeyInfo{}, errors.Join(named("C_GenerateKeyPair", err), t.destroy(temporary, random))
+	if err := t.generateOnToken(public.ToSlice(), private.ToSlice(), typ); err != nil {
+		return KeyInfo{}, errors.Join(err, t.destroy(temporary, random))
 	}
 	var id []byte
 	err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) (err error) {
@@ -229,42 +235,48 @@ func (t *Token) generatePair(label string, random []byte, p plan, typ KeyType) (
 	return info, nil
 }
 
-func (t *Token) generateOnToken(public, private crypto11.AttributeSet, typ KeyType) (err error) {
-	switch typ {
-	case ECP256:
-		_, err = t.c11.GenerateECDSAKeyPairWithAttributes(public, private, elliptic.P256())
-	case ECP384:
-		_, err = t.c11.GenerateECDSAKeyPairWithAttributes(public, private, elliptic.P384())
-	case RSA2048:
-		_, err = t.c11.GenerateRSAKeyPairWithAttributes(public, private, 2048)
-	case RSA3072:
-		_, err = t.c11.GenerateRSAKeyPairWithAttributes(public, private, 3072)
-	case RSA4096:
-		_, err = t.c11.GenerateRSAKeyPairWithAttributes(public, private, 4096)
-	case Ed25519:
-		err = t.generateEd25519(public.ToSlice(), private.ToSlice())
-	default:
-		err = fmt.Errorf("%s is not a key pair", typ)
-	}
-	return err
+// pairs tells how key pairs are made: which parameters the public key's template has.
+var pairs = map[KeyType]struct {
+	mechanism, kind uint
+	params          [][]*pkcs11.Attribute // where tokens differ, each is tried
+}{
+	RSA2048: {pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, pkcs11.CKK_RSA, rsaParams(2048)},
+	RSA3072: {pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, pkcs11.CKK_RSA, rsaParams(3072)},
+	RSA4096: {pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, pkcs11.CKK_RSA, rsaParams(4096)},
+	ECP256:  {pkcs11.CKM_EC_KEY_PAIR_GEN, pkcs11.CKK_EC, ecParams(derP256)},
+	ECP384:  {pkcs11.CKM_EC_KEY_PAIR_GEN, pkcs11.CKK_EC, ecParams(derP384)},
+	// The curve has an object identifier and a name, and some tokens know only one of them.
+	Ed25519: {ckmECEdwardsKeyPairGen, ckkECEdwards, ecParams(derEd25519, derEd25519Name)},
 }
 
-// generateEd25519 does what crypto11 cannot. The curve has an object identifier and a name, and some
-// tokens know only one of them.
-func (t *Token) generateEd25519(public, private []*pkcs11.Attribute) (err error) {
-	kind := pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, ckkECEdwards)
+func rsaParams(bits int) [][]*pkcs11.Attribute {
+	return [][]*pkcs11.Attribute{{
+		pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, bits), pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
+	}}
+}
+
+func ecParams(curves ...[]byte) (params [][]*pkcs11.Attribute) {
+	for _, curve := range curves {
+		params = append(params, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, curve)})
+	}
+	return params
+}
+
+func (t *Token) generateOnToken(public, private []*pkcs11.Attribute, typ KeyType) (err error) {
+	how, ok := pairs[typ]
+	if !ok {
+		return fmt.Errorf("%s is not a key pair", typ)
+	}
+	kind := pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, how.kind)
 	private = append(private, ofClass(pkcs11.CKO_PRIVATE_KEY), kind)
-	for _, curve := range [][]byte{derEd25519, derEd25519Name} {
-		template := append(slices.Clone(public), ofClass(pkcs11.CKO_PUBLIC_KEY), kind, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, curve))
+	for _, params := range how.params {
+		template := slices.Concat(public, params, []*pkcs11.Attribute{ofClass(pkcs11.CKO_PUBLIC_KEY), kind})
 		err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-			_, _, err := lib.GenerateKeyPair(sh, mechanism(ckmECEdwardsKeyPairGen, nil), template, private)
-			return err
+			_, _, err := lib.GenerateKeyPair(sh, mechanism(how.mechanism, nil), template, private)
+			return named("C_GenerateKeyPair", err)
 		})
-		switch codeOf(err) {
-		case pkcs11.CKR_ATTRIBUTE_VALUE_INVALID, pkcs11.CKR_CURVE_NOT_SUPPORTED, pkcs11.CKR_DOMAIN_PARAMS_INVALID,
-			pkcs11.CKR_TEMPLATE_INCONSISTENT:
-		default:
-			return err
+		if err == nil {
+			break
 		}
 	}
 	return err

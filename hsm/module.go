@@ -17,8 +17,7 @@ const drainSecondsMax = 5
 // module is the owner of one PKCS#11 library in this process.
 //
 // The library is initialised while a token is connected, and otherwise only for the length of an
-// administrative call. Crypto11 insists on initialising it itself, so a library that is not
-// initialised is looked through in a short session of our own before crypto11 takes over.
+// administrative call.
 type module struct {
 	path   string
 	lib    *pkcs11.Ctx // loaded for good: some libraries do not survive being unloaded
@@ -82,7 +81,7 @@ func loadModule(path string) (*module, error) {
 // initialised reports whether the library is. The caller holds m.admin.
 func (m *module) initialised() bool {
 	for _, t := range m.open {
-		if t.c11 != nil {
+		if t.connected {
 			return true
 		}
 	}
@@ -128,10 +127,17 @@ func (m *module) administer(f func(lib *pkcs11.Ctx) error) error {
 	return f(m.lib)
 }
 
+func (m *module) initialise() error {
+	if err := m.lib.Initialize(); err != nil && codeOf(err) != pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED {
+		return fmt.Errorf("PKCS#11 library %s: %w: %w", m.path, named("C_Initialize", err), ErrUnavailable)
+	}
+	return nil
+}
+
 // briefly initialises the library for f alone. The caller has shut the gate.
 func (m *module) briefly(f func(lib *pkcs11.Ctx) error) error {
-	if err := m.lib.Initialize(); err != nil {
-		return fmt.Errorf("PKCS#11 library %s: %w: %w", m.path, named("C_Initialize", err), ErrUnavailable)
+	if err := m.initialise(); err != nil {
+		return err
 	}
 	err := f(m.lib)
 	return errors.Join(err, named("C_Finalize", m.lib.Finalize()))

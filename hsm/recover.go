@@ -180,7 +180,7 @@ func (t *token) relink(r *recovery, old *link) error {
 		return err
 	}
 	defer t.m.gate.leave()
-	if t.c11 == nil || t.link.Load() != nil {
+	if !t.connected || t.link.Load() != nil {
 		return errors.New("the library was finalised meanwhile")
 	}
 	lib := t.m.lib
@@ -235,7 +235,7 @@ func (t *token) reconnect(r *recovery) (crowded bool, err error) {
 		for _, o := range all {
 			cerr := secrets[o].err
 			if cerr == nil {
-				cerr = o.comeBack(secrets[o].pin)
+				cerr = o.connect(secrets[o].pin)
 			}
 			if o == t {
 				err = cerr
@@ -264,15 +264,6 @@ func (m *module) sharers(ctx context.Context) (all []*token, secrets map[*token]
 		all, secrets[t] = append(all, t), pinOrError{pin, err}
 	}
 	return all, secrets
-}
-
-// comeBack finds the token and connects to it. The caller has shut the gate.
-func (t *token) comeBack(pin []byte) error {
-	s, err := t.m.findShut(t.uri)
-	if err != nil {
-		return err
-	}
-	return t.connect(s, pin)
 }
 
 // afterReconnect takes down what somebody else's recovery has done to this token.

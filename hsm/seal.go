@@ -64,11 +64,14 @@ func findSealer(ctx context.Context, members []*member, label string) (*Sealer, 
 				sample = sealed
 				return err
 			}
-			_, err := openOnToken(lib, sh, h, sample, nil)
-			if l := lossOf(err); err != nil && (l == lossNone || l == lossUnclear) {
-				return errAnotherKey
+			// The answer to a wrong tag is that of a failing device in some libraries.
+			for range triesMax {
+				_, err := openOnToken(lib, sh, h, sample, nil)
+				if loss := lossOf(err); err == nil || loss == lossSession || loss == lossDevice {
+					return err
+				}
 			}
-			return err
+			return errAnotherKey
 		}
 	}
 	if err := c.adoptAll(ctx, func(ctx context.Context, k *key) error { return k.adopt(ctx, same(k)) }); err != nil {

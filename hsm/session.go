@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -260,22 +259,7 @@ func (t *token) loggedIn(sh pkcs11.SessionHandle) bool {
 // creating runs f, which makes, changes or destroys objects, while no other call runs on the token:
 // SoftHSM fails to make a key, and leaves the torso of one, when another session searches the token
 // meanwhile. When ctx ends f goes on by itself.
-//
-// Crypto11 keeps sessions of its own, which nobody mends. If one is lost, nothing was made with it: the
-// library is then initialised anew, and f runs again.
 func creating[T any](ctx context.Context, t *Token, f func() (T, error)) (T, error) {
-	made, err := createOnce(ctx, t, f)
-	if failed, ok := errors.AsType[*callError](err); ok && lossOf(err) == lossSession && strings.HasPrefix(failed.function, "C_GenerateKey") {
-		if on := t.link.Load(); on != nil {
-			on.worked.Store(false) // a new login would not be enough
-			t.lose(on, &lostError{err: err})
-		}
-		return createOnce(ctx, t, f)
-	}
-	return made, err
-}
-
-func createOnce[T any](ctx context.Context, t *Token, f func() (T, error)) (T, error) {
 	type outcome struct {
 		value T
 		err   error

@@ -13,7 +13,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/ThalesGroup/crypto11"
 	"github.com/miekg/pkcs11"
 )
 
@@ -43,8 +42,8 @@ type token struct {
 	pinDigest [sha256.Size]byte
 
 	// Changed while m.gate is shut and m.admin held, or before anybody knows the token.
-	c11  *crypto11.Context // nil while the device is lost
-	slot uint
+	connected bool // the library is initialised for it
+	slot      uint
 
 	places chan struct{} // one element per call that runs
 	load   atomic.Int64  // calls that wait or run
@@ -103,7 +102,7 @@ func (m *module) openToken(ctx context.Context, uri URI, pin PINFunc) (*Token, e
 		return nil, fmt.Errorf("open token %q: %w", slot.info.Label, err)
 	}
 	uri.Object, uri.ID, uri.Type = "", nil, ""
-	uri.Serial = slot.info.Serial
+	uri.Serial, uri.Token = slot.info.Serial, slot.info.Label
 	t := &token{
 		m: m, uri: uri, info: slot.info, pin: pin, refs: 1, places: make(chan struct{}, n),
 		loginRequired: slot.flags&pkcs11.CKF_LOGIN_REQUIRED != 0,
@@ -114,7 +113,7 @@ func (m *module) openToken(ctx context.Context, uri URI, pin PINFunc) (*Token, e
 	}
 	defer clear(secret)
 	t.pinDigest = digestPIN(secret)
-	connect := func() error { return t.connect(slot, secret) }
+	connect := func() error { return t.connect(secret) }
 	if m.initialised() {
 		err = connect()
 	} else {
@@ -170,49 +169,41 @@ func digestPIN(pin []byte) (d [sha256.Size]byte) {
 	return d
 }
 
-// callsMax is how many calls may run on a token that allows sessionsMax sessions: each takes one, one
-// keeps the login, and crypto11 has two.
+// callsMax is how many calls may run on a token that allows sessionsMax sessions: each takes one, and
+// one keeps the login.
 func callsMax(sessionsMax uint) (int, error) {
 	if sessionsMax == pkcs11.CK_EFFECTIVELY_INFINITE || sessionsMax == pkcs11.CK_UNAVAILABLE_INFORMATION {
 		return callsPerTokenMax, nil
 	}
-	if sessionsMax < 4 {
-		return 0, fmt.Errorf("it allows %d sessions, and 4 are needed", sessionsMax)
+	if sessionsMax < 2 {
+		return 0, fmt.Errorf("it allows %d sessions, and 2 are needed", sessionsMax)
 	}
-	return int(min(sessionsMax-3, callsPerTokenMax)), nil
+	return int(min(sessionsMax-1, callsPerTokenMax)), nil
 }
 
-// connect makes crypto11 open the token in slot s, and logs in. The caller holds m.admin, and has shut
-// the gate if the library is not initialised.
-func (t *token) connect(s *slot, pin []byte) (err error) {
-	// By slot, which was found a moment ago, because labels and serial numbers may be those of
-	// another token too, and crypto11 takes the first. That it is the right one is checked below.
-	id := int(s.id)
-	c11, err := crypto11.Configure(&crypto11.Config{
-		Path: t.m.path, SlotNumber: &id,
-		MaxSessions:       2,    // one is crypto11's own, the other makes keys
-		LoginNotSupported: true, // we log in ourselves
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", named("open sessions", err), ErrUnavailable)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c11.Close())
+// connect finds the token and logs in; the first one of a library initialises it. The caller holds
+// m.admin, and has shut the gate if the library is not initialised.
+func (t *token) connect(pin []byte) (err error) {
+	lib := t.m.lib
+	if !t.m.initialised() {
+		if err := t.m.initialise(); err != nil {
+			return err
 		}
-	}()
-	now, err := t.m.lib.GetTokenInfo(s.id)
-	if err != nil {
-		return named("C_GetTokenInfo", err)
+		defer func() {
+			if err != nil {
+				_ = lib.Finalize() // the first error is the one that tells
+			}
+		}()
 	}
-	if now.SerialNumber != t.info.Serial || now.Label != t.info.Label {
-		return fmt.Errorf("the slot has the token %q now: %w", now.Label, ErrUnavailable)
+	s, err := findIn(lib, t.uri, t.m.path)
+	if err != nil {
+		return err
 	}
 	on, err := t.logIn(s.id, func() ([]byte, error) { return slices.Clone(pin), nil })
 	if err != nil {
 		return err
 	}
-	t.c11, t.slot = c11, s.id
+	t.connected, t.slot = true, s.id
 	t.link.Store(on)
 	return nil
 }
@@ -324,7 +315,7 @@ func (m *module) closeToken(t *token) error {
 		closed = true
 		return t.disconnect()
 	})
-	m.stuck = m.stuck || !closed && t.c11 != nil
+	m.stuck = m.stuck || !closed && t.connected
 	return err
 }
 
@@ -337,9 +328,11 @@ func (t *token) disconnect() error {
 			errs = append(errs, named("C_CloseSession", t.m.lib.CloseSession(sh)))
 		}
 	}
-	if t.c11 != nil {
-		errs = append(errs, t.c11.Close())
-		t.c11 = nil
+	if t.connected {
+		t.connected = false
+		if !t.m.initialised() {
+			errs = append(errs, named("C_Finalize", t.m.lib.Finalize()))
+		}
 	}
 	return errors.Join(errs...)
 }
