@@ -92,6 +92,9 @@ var forgeries = map[string]struct {
 	"another time": {func(l string) []string {
 		return []string{strings.Replace(l, `"at":"2026-06-15`, `"at":"2026-06-14`, 1)}
 	}, "root.pem: is not what the reviewed file says|what was shown"},
+	"another format": {func(l string) []string {
+		return []string{strings.Replace(l, `"format":1`, `"format":2`, 1)}
+	}, "it is of format 2, and this software reads 1: use test v1"},
 	"an unknown field": {func(l string) []string {
 		return []string{strings.Replace(l, `"begin":{`, `"begin":{"x":1,`, 1)}
 	}, `unknown field "x"`},

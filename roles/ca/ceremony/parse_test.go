@@ -135,7 +135,7 @@ func FuzzParse(f *testing.F) {
 
 func FuzzReadTranscript(f *testing.F) {
 	const first = `{"seq":1,"time":"2026-06-15T12:00:00Z","previous_sha256":"0000000000000000000000000000000000000000000000000000000000000000",` +
-		`"begin":{"ceremony":"x","at":"2026-06-15T12:00:00Z","plan_sha256":"","software":"","officers":[],"required":0,"typed":""}}` + "\n"
+		`"begin":{"format":1,"ceremony":"x","at":"2026-06-15T12:00:00Z","plan_sha256":"","software":"","officers":[],"required":0,"typed":""}}` + "\n"
 	f.Add([]byte(first))
 	f.Add([]byte(first + first))
 	f.Add([]byte("\n"))

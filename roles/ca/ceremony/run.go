@@ -180,7 +180,7 @@ func (s *session) checkKeys(token string, keys []KeyInfo) error {
 // hold goes through the ceremony.
 func (s *session) hold(ctx context.Context, inputs map[string][]byte) error {
 	begin := &begun{
-		Ceremony: s.name, At: s.now, Plan: s.sha256(), Software: s.room.Software,
+		Format: format, Ceremony: s.name, At: s.now, Plan: s.sha256(), Software: s.room.Software,
 		Officers: append([]string{}, s.officers.Names...), Required: s.officers.Required, Typed: s.room.Typed,
 	}
 	if len(s.room.Bindings) > 0 {

@@ -23,6 +23,10 @@ const (
 	signatureFile  = "transcript.sig"
 )
 
+// format is the form of a transcript, and of what is shown in it. Whatever changes a text in this package
+// changes it: a verification wants the same texts, and must be able to say that it speaks another form.
+const format = 1
+
 // line is one line of a transcript: one of the events, and its place in the chain.
 type line struct {
 	Seq      int       `json:"seq"`
@@ -42,6 +46,7 @@ type line struct {
 
 // begun opens a transcript.
 type begun struct {
+	Format   int       `json:"format"`
 	Ceremony string    `json:"ceremony"`
 	At       time.Time `json:"at"` // from when everything is valid
 	Plan     string    `json:"plan_sha256"`

@@ -134,6 +134,10 @@ func (v *verification) checkTranscript() bool {
 	}
 	begin := v.lines[0].Begin
 	v.Ceremony, v.At, v.Software, v.Officers, v.Required = begin.Ceremony, begin.At, begin.Software, begin.Officers, begin.Required
+	if begin.Format != format {
+		v.problem(transcriptFile, "it is of format %d, and this software reads %d: use %s", begin.Format, format, begin.Software)
+		return false
+	}
 	last := v.lines[len(v.lines)-1]
 	if f := last.Failed; f != nil {
 		v.problem(transcriptFile, "the ceremony failed, and its transcript is not signed: %s", f.Error)
