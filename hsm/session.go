@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// callsPerTokenMax bounds the calls that run on a token at once.
-	callsPerTokenMax = 8
+	// callsPerToken bounds the calls that run on a token at once, unless its URI says otherwise.
+	callsPerToken = 8
 	// waitSecondsMax bounds a call where the interface has no context.
 	waitSecondsMax = 30
 	// lostSecondsMax bounds the wait for a lost device to come back.

@@ -97,7 +97,7 @@ func (m *module) openToken(ctx context.Context, uri URI, pin PINFunc) (*Token, e
 	if t, ok := m.open[slot.info.id()]; ok && t.refs > 0 {
 		return t.again(ctx, uri, pin)
 	}
-	n, err := callsMax(slot.sessionsMax)
+	n, err := callsMax(uri.CallsMax, slot.sessionsMax)
 	if err != nil {
 		return nil, fmt.Errorf("open token %q: %w", slot.info.Label, err)
 	}
@@ -171,14 +171,17 @@ func digestPIN(pin []byte) (d [sha256.Size]byte) {
 
 // callsMax is how many calls may run on a token that allows sessionsMax sessions: each takes one, and
 // one keeps the login.
-func callsMax(sessionsMax uint) (int, error) {
+func callsMax(wanted int, sessionsMax uint) (int, error) {
+	if wanted == 0 {
+		wanted = callsPerToken
+	}
 	if sessionsMax == pkcs11.CK_EFFECTIVELY_INFINITE || sessionsMax == pkcs11.CK_UNAVAILABLE_INFORMATION {
-		return callsPerTokenMax, nil
+		return wanted, nil
 	}
 	if sessionsMax < 2 {
 		return 0, fmt.Errorf("it allows %d sessions, and 2 are needed", sessionsMax)
 	}
-	return int(min(sessionsMax-1, callsPerTokenMax)), nil
+	return int(min(sessionsMax-1, uint(wanted))), nil
 }
 
 // connect finds the token and logs in; the first one of a library initialises it. The caller holds

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -14,6 +15,7 @@ const (
 	labelBytesMax  = 32 // of a token, fixed by PKCS#11
 	serialBytesMax = 16 // fixed by PKCS#11
 	objectBytesMax = 128
+	callsMaxMax    = 256
 )
 
 // URI names a token, or a key in one, as in RFC 7512:
@@ -32,6 +34,10 @@ type URI struct {
 	Type         string // public, private, secret-key, cert or data
 	ModulePath   string // PKCS#11 library
 	PINSource    string
+	// CallsMax is how many calls may run on the token at once, 1 to 256; 0 is the default, 8. It is the
+	// vendor attribute x-calls-max. A network HSM may be worth more; p11-kit's client wants 1, because
+	// it forgets who waits for an answer when its connection breaks.
+	CallsMax int
 }
 
 // ParseURI parses s. An attribute that would narrow the choice in a way that this package does not
@@ -81,6 +87,7 @@ func (u *URI) pathAttributes() map[string]uriAttribute {
 func (u *URI) queryAttributes() map[string]uriAttribute {
 	return map[string]uriAttribute{
 		"module-path": {&u.ModulePath, uriBytesMax}, "pin-source": {&u.PINSource, uriBytesMax},
+		"x-calls-max": {nil, 3},
 	}
 }
 
@@ -110,8 +117,13 @@ func (u *URI) setAll(list, separator string, known map[string]uriAttribute) erro
 			return fmt.Errorf("PKCS#11 URI: %s is empty", name)
 		case len(value) > attribute.bytesMax:
 			return fmt.Errorf("PKCS#11 URI: %s is longer than %d bytes", name, attribute.bytesMax)
-		case attribute.into == nil:
+		case name == "id":
 			u.ID = []byte(value)
+			continue
+		case name == "x-calls-max":
+			if u.CallsMax, err = strconv.Atoi(value); err != nil || u.CallsMax < 1 || u.CallsMax > callsMaxMax {
+				return fmt.Errorf("PKCS#11 URI: x-calls-max is not a number from 1 to %d", callsMaxMax)
+			}
 			continue
 		case !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
 			return fmt.Errorf("PKCS#11 URI: %s is not printable text", name)
@@ -175,6 +187,9 @@ func (u URI) String() string {
 	add(&path, "type", u.Type, false)
 	add(&query, "module-path", u.ModulePath, true)
 	add(&query, "pin-source", u.PINSource, true)
+	if u.CallsMax > 0 {
+		add(&query, "x-calls-max", strconv.Itoa(u.CallsMax), true)
+	}
 	s := "pkcs11:" + strings.Join(path, ";")
 	if len(query) > 0 {
 		s += "?" + strings.Join(query, "&")

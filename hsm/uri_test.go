@@ -24,6 +24,7 @@ func TestParseURI(t *testing.T) {
 			hsm.URI{Serial: "DECC0401648", Manufacturer: "Snake Oil, Inc.", Model: "1.0", Type: "private", ID: []byte{0x69, 0x95, 0x3e, 0}},
 		},
 		{"pkcs11:token=a%3Bb%3Fc%25d&e;object=B%C3%BCro", hsm.URI{Token: "a;b?c%d&e", Object: "Büro"}},
+		{"pkcs11:token=a?x-calls-max=16", hsm.URI{Token: "a", CallsMax: 16}},
 		{"pkcs11:?pin-source=file:/run/a%26b%20c", hsm.URI{PINSource: "file:/run/a&b c"}},
 	}
 	for _, tt := range tests {
@@ -67,6 +68,9 @@ func TestParseURIRefuses(t *testing.T) {
 		"pkcs11:token=a/b":                        "must be percent-encoded",
 		"pkcs11:token=%ff":                        "not printable text",
 		"pkcs11:token=a%0Ab":                      "not printable text",
+		"pkcs11:?x-calls-max=0":                   "x-calls-max is not a number from 1 to 256",
+		"pkcs11:?x-calls-max=257":                 "x-calls-max is not a number from 1 to 256",
+		"pkcs11:?x-calls-max=x":                   "x-calls-max is not a number from 1 to 256",
 		"pkcs11:type=key":                         "type is not",
 		"pkcs11:token=" + strings.Repeat("x", 33): "longer than 32 bytes",
 		"pkcs11:" + strings.Repeat("x", 5000):     "longer than 4096 bytes",
