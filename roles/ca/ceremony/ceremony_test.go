@@ -135,7 +135,7 @@ func TestFileThatAppears(t *testing.T) {
 	if got := r.file(t, "brand.pem"); string(got) != "other" {
 		t.Errorf("the file is now %q", got)
 	}
-	if !bytes.Contains(r.file(t, "transcript.txt"), []byte("THE CEREMONY FAILED: certificate brand.pem")) {
+	if !bytes.Contains(r.file(t, "transcript.txt"), []byte("THE CEREMONY FAILED: step 15: certificate brand.pem: output: ")) {
 		t.Error("the transcript does not tell the failure")
 	}
 }

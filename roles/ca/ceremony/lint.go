@@ -30,15 +30,13 @@ type draft struct {
 // draft makes what a step signs with a throw-away key, and lints it. It needs public keys only.
 func (s *state) draft(st *step, serial []byte) (*draft, error) {
 	d, err := s.newDraft(st, serial)
-	if err == nil {
-		if d.tbs, err = tbsOf(d.raw); err == nil {
-			err = s.lint(st, d.raw)
-		}
-	}
 	if err != nil {
-		return nil, fmt.Errorf("line %d: %v: %w", st.line, st, err)
+		return nil, err
 	}
-	return d, nil
+	if d.tbs, err = tbsOf(d.raw); err != nil {
+		return nil, err
+	}
+	return d, s.lint(st, d.raw)
 }
 
 func (s *state) newDraft(st *step, serial []byte) (*draft, error) {
@@ -147,23 +145,16 @@ func (s *state) sign(d *draft) ([]byte, error) {
 	st := d.step
 	key := s.signers[s.signer(st)]
 	if key == nil {
-		return nil, fmt.Errorf("%v: no key to sign with", st)
+		return nil, errors.New("no key to sign with")
 	}
 	raw, err := s.make(st, d.serial, s.certs[st.Issuer], &guard{key, d.tbs})
 	if err != nil {
-		return nil, fmt.Errorf("%v: %w", st, err)
+		return nil, err
 	}
-	tbs, err := tbsOf(raw)
-	if err == nil && !bytes.Equal(tbs, d.tbs) {
-		err = errors.New("what was signed is not what was shown")
+	if tbs, err := tbsOf(raw); err != nil || !bytes.Equal(tbs, d.tbs) {
+		return nil, errors.New("what was signed is not what was shown")
 	}
-	if err == nil {
-		err = s.lint(st, raw)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%v: %w", st, err)
-	}
-	return raw, nil
+	return raw, s.lint(st, raw)
 }
 
 // lint holds what a step signs against the plan and the profile, by looking at nothing but the result.

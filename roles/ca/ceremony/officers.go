@@ -40,13 +40,13 @@ func (s *session) confirm(ctx context.Context, n int) error {
 		}
 		if wrong, ok := errors.AsType[wrongAnswer](err); ok {
 			if tries--; tries == 0 {
-				return fmt.Errorf("step %d: not confirmed: %d wrong answers, the last: %w", n, triesMax, err)
+				return fmt.Errorf("not confirmed: %d wrong answers, the last: %w", triesMax, err)
 			}
 			s.say("%v: again", wrong)
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("step %d: not confirmed: %w", n, err)
+			return fmt.Errorf("not confirmed: %w", err)
 		}
 		done = append(done, name)
 		if err := s.record(line{Confirmed: &confirmed{Step: n, Officer: name, Word: want}}); err != nil {

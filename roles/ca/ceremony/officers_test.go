@@ -114,11 +114,11 @@ func TestOfficersAreHeldToIt(t *testing.T) {
 			}
 			return willing([]string{"Anna Holm", "Bent Krag"}[asked/2%2])(asked, q, word)
 		}},
-		"only wrong words":       {"step 1: not confirmed: 3 wrong answers", "", func(_ int, q, _ string) (string, error) { return good(0, q, "ffffffff") }},
+		"only wrong words":       {"step 1: generate root-ca/cert-sign: not confirmed: 3 wrong answers", "", func(_ int, q, _ string) (string, error) { return good(0, q, "ffffffff") }},
 		"a stranger":             {`not confirmed: 3 wrong answers, the last: "Mallory" is not an officer`, "", willing("Mallory")},
 		"the same officer twice": {"Anna Holm has confirmed this step: another officer must", "", willing("Anna Holm")},
 		"nothing":                {"3 wrong answers", "", func(int, string, string) (string, error) { return "", nil }},
-		"the word of another step": {"step 2: not confirmed: 3 wrong answers", "", func(_ int, q, word string) (string, error) {
+		"the word of another step": {"step 2: generate root-ca/cert-sign-next: not confirmed: 3 wrong answers", "", func(_ int, q, word string) (string, error) {
 			if first == "" {
 				first = word
 			}
@@ -175,7 +175,7 @@ func TestInterrupted(t *testing.T) {
 	if err := r.attend(t, ctx, c); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if !bytes.Contains(r.file(t, "transcript.jsonl"), []byte(`"failed":{"error":"generate root-ca/cert-sign: step 1: not confirmed: context canceled"`)) {
+	if !bytes.Contains(r.file(t, "transcript.jsonl"), []byte(`"failed":{"error":"step 1: generate root-ca/cert-sign: not confirmed: context canceled"`)) {
 		t.Error("the transcript does not tell it")
 	}
 }

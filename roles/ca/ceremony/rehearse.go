@@ -31,7 +31,7 @@ func Rehearse(p *Plan, inputs fs.FS, now time.Time) ([]Shown, error) {
 	for i, st := range p.steps {
 		one, err := r.step(i+1, st)
 		if err != nil {
-			return nil, fmt.Errorf("rehearsal: %w", err)
+			return nil, fmt.Errorf("rehearsal: line %d: %v: %w", st.line, st, err)
 		}
 		one.SHA256 = ""
 		for j, text := range one.Content {
@@ -101,7 +101,7 @@ func (r *rehearsal) step(n int, st *step) (Shown, error) {
 func (r *rehearsal) key(st *step) error {
 	if c := r.certs[st.Certificate]; c != nil {
 		if got := typeOf(c.X509.PublicKey); got != st.Type {
-			return fmt.Errorf("line %d: %v: %s certifies a key of %s, not %s", st.line, st, st.Certificate, got, st.Type)
+			return fmt.Errorf("%s certifies a key of %s, not %s", st.Certificate, got, st.Type)
 		}
 		r.keys[st.name] = c.X509.PublicKey
 		return nil

@@ -214,7 +214,7 @@ func (s *session) hold(ctx context.Context, inputs map[string][]byte) error {
 			do = s.keyStepOf
 		}
 		if err := do(ctx, i+1, st); err != nil {
-			return fmt.Errorf("%v: %w", st, err)
+			return fmt.Errorf("step %d: %v: %w", i+1, st, err)
 		}
 	}
 	return s.finish()
