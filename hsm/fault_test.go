@@ -161,8 +161,9 @@ type load struct {
 	refused    atomic.Int64 // calls that ended with "device unavailable, retry"
 	slowest    atomic.Int64 // in nanoseconds
 
-	mu  sync.Mutex
-	bad map[string]int // what must not be, and how often
+	mu   sync.Mutex
+	bad  map[string]int // what must not be, and how often
+	last error          // the latest refusal
 
 	stop chan struct{}
 	done chan struct{}
@@ -205,6 +206,9 @@ func (l *load) call(i int) {
 		raise(&l.good[i], start.UnixNano())
 	case errors.Is(err, hsm.ErrUnavailable) && strings.Contains(err.Error(), "device unavailable, retry"):
 		l.refused.Add(1)
+		l.mu.Lock()
+		l.last = err
+		l.mu.Unlock()
 	default:
 		l.complain("%s: %v", l.operations[i].name, err)
 	}
@@ -224,7 +228,7 @@ func (l *load) complain(format string, args ...any) {
 // back waits until every operation has succeeded in a call that began after since.
 func (l *load) back(t testing.TB, what string, since time.Time) time.Duration {
 	t.Helper()
-	eventually(t, what+": service is back", func() bool {
+	l.eventually(t, what+": service is back", func() bool {
 		for i := range l.good {
 			if l.good[i].Load() < since.UnixNano() {
 				return false
@@ -233,6 +237,17 @@ func (l *load) back(t testing.TB, what string, since time.Time) time.Duration {
 		return true
 	})
 	return time.Since(since)
+}
+
+// eventually waits for ok, and says how the callers fare if it does not come.
+func (l *load) eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	if !soon(ok) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		t.Fatalf("%s: not within 15 s; %d of %d calls refused, the latest with %v; bad: %v",
+			what, l.refused.Load(), l.calls.Load(), l.last, l.bad)
+	}
 }
 
 // end waits for the callers and fails the test if something has gone wrong with any.
@@ -253,11 +268,18 @@ func (l *load) end(t testing.TB) {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
+	if !soon(ok) {
+		t.Fatalf("%s: not within 15 s", what)
+	}
+}
+
+func soon(ok func() bool) bool {
 	for deadline := time.Now().Add(15 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 15 s", what)
+			return false
 		}
 	}
+	return true
 }
 
 // lossCodes is what modules say when they have lost something.
@@ -300,7 +322,7 @@ func TestFaults(t *testing.T) {
 	var longest time.Duration
 	for round := 0; m.Faults() < wanted; round++ {
 		code := lossCodes[round%len(lossCodes)]
-		spoil(t, m, code)
+		spoil(t, m, l, code)
 		longest = max(longest, takeAway(t, m, l, code, time.Duration(round%4)*40*time.Millisecond))
 	}
 	longest = max(longest, longOutage(t, m, l))
@@ -328,17 +350,17 @@ func TestFaults(t *testing.T) {
 }
 
 // spoil makes functions answer code, before and after they have done their work.
-func spoil(t testing.TB, m *faults.Module, code uint) {
+func spoil(t testing.TB, m *faults.Module, l *load, code uint) {
 	t.Helper()
 	before := m.Faults()
 	for i, f := range hotFunctions {
 		if i%2 == 0 {
-			m.FailRate(f, code, 0.02)
+			m.FailRate(f, code, 0.03)
 		} else {
-			m.FailRateAfter(f, code, 0.02)
+			m.FailRateAfter(f, code, 0.03)
 		}
 	}
-	eventually(t, fmt.Sprintf("30 faults of %v", pkcs11.Error(code)), func() bool { return m.Faults() >= before+30 })
+	l.eventually(t, fmt.Sprintf("60 faults of %v", pkcs11.Error(code)), func() bool { return m.Faults() >= before+60 })
 	m.Clear()
 }
 
@@ -356,16 +378,18 @@ func takeAway(t testing.TB, m *faults.Module, l *load, code uint, pause time.Dur
 		{"finalised", m.Finalize},
 		{"pulled", m.Pull},
 		{"finalised, and coming back is hard", func() {
+			m.Finalize()
 			for _, f := range coldFunctions {
 				m.FailRate(f, code, 0.1)
 			}
 			m.FailAfter(faults.Login, code, 1)
-			m.Finalize()
 		}},
 	} {
 		before := m.Faults()
-		loss.do()
-		eventually(t, loss.name, func() bool { return m.Faults() > before })
+		l.eventually(t, loss.name, func() bool {
+			loss.do() // which does nothing while there is nothing to lose
+			return m.Faults() > before
+		})
 		time.Sleep(pause)
 		m.Clear()
 		longest = max(longest, l.back(t, loss.name, time.Now()))
@@ -378,7 +402,7 @@ func longOutage(t testing.TB, m *faults.Module, l *load) time.Duration {
 	t.Helper()
 	m.Pull()
 	before := l.refused.Load()
-	eventually(t, "callers are told", func() bool { return l.refused.Load() >= before+callers })
+	l.eventually(t, "callers are told", func() bool { return l.refused.Load() >= before+callers })
 	m.Plug()
 	return l.back(t, "long outage", time.Now())
 }
@@ -414,6 +438,33 @@ func TestOneFaultIsNotNoticed(t *testing.T) {
 	}
 	if n := m.Logins(pkcs11.CKR_PIN_INCORRECT); n != 0 {
 		t.Errorf("%d PIN tries burnt", n)
+	}
+}
+
+// The login is lost again before the first use of what was found anew. The keys that cannot be seen then
+// are not gone.
+func TestLoggedOutWhileComingBack(t *testing.T) {
+	t.Parallel()
+	m := faults.New(t)
+	tok := m.Open(t)
+	generate(t, tok, "k", hsm.PurposeSign, hsm.ECP256)
+	key, err := tok.Signer(t.Context(), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := signEC(key)
+	m.CloseSessions()
+	release := m.Hang(faults.FindObjectsInit)
+	done := make(chan error, 1)
+	go func() { done <- sign.run(t.Context()) }()
+	eventually(t, "the key is looked up", func() bool { return m.Inside(faults.FindObjectsInit) > 0 })
+	m.LogOut()
+	release()
+	if err := <-done; err != nil {
+		t.Errorf("signing: %v; want a signature, at last", err)
+	}
+	if err := sign.run(t.Context()); err != nil {
+		t.Errorf("signing once more: %v", err)
 	}
 }
 
