@@ -33,6 +33,7 @@ func benchCommand() *urfave.Command {
 			"and deletes the keys again, also when it is interrupted. Others who use the token have to wait meanwhile.\n" +
 			"Asks for the token's label to be typed, unless --confirm has it.\n\n" +
 			"Times are those of a caller: waiting for a turn and, of signatures, their verification are in them.\n" +
+			"Where more callers bring no more operations, only longer times, is what x-calls-max in the token's URI is for.\n" +
 			"The purchases are those that a token carries that does nothing else, by the calls that a purchase\n" +
 			"makes of each party's token.\n\n" +
 			"Example: set-hsm bench " + exampleToken + " --mechanism sign-ec-p256 --callers 1,8 --seconds 2 --svg shop.svg",
