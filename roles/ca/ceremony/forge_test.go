@@ -133,7 +133,7 @@ func TestVerifyHoldsFilesAgainstThePlan(t *testing.T) {
 		"unit: Meridian Nordic": {"unit: Meridian Baltic", "geo.csr: is not what the reviewed file says"},
 		"serial: 0a0b":          {"serial: 0a0c", "brand.crl: is not what the reviewed file says"},
 		"bci: brand.bci, issuer: brand.pem, number: 1": {"bci: brand.bci, issuer: brand.pem, number: 2", "brand.bci: is not what the reviewed file says"},
-		"geo-ca/cert-sign, type: ec-p384":              {"geo-ca/cert-sign, type: ec-p256", "what was shown is not what the reviewed file says"},
+		"geo-ca/cert-sign, type: ec-p256":              {"geo-ca/cert-sign, type: ec-p384", "what was shown is not what the reviewed file says"},
 	} {
 		t.Run(was, func(t *testing.T) {
 			t.Parallel()

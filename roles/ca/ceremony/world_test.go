@@ -178,7 +178,7 @@ steps:
   - {generate: brand-ca/mac, type: hmac-sha256, purpose: mac}
   - {root: root.pem, subject: root-ca, key: root-ca/cert-sign, next-key: root-ca/cert-sign-next, validity: 20y, signing-period: 10y}
   - {certificate: brand.pem, subject: brand-ca, key: brand-ca/cert-sign, issuer: root.pem, validity: 12y, signing-period: 6y}
-  - {generate: geo-ca/cert-sign, type: ec-p384, purpose: cert-sign}
+  - {generate: geo-ca/cert-sign, type: ec-p256, purpose: cert-sign}
   - {csr: geo.csr, subject: geo-ca, key: geo-ca/cert-sign}
   - {crl: brand.crl, issuer: brand.pem, number: 1, validity: 90d, revoked: [{serial: 0a0b, date: 2026-01-01T00:00:00Z}]}
   - {bci: brand.bci, issuer: brand.pem, number: 1, validity: 90d, crls: [brand.crl]}
