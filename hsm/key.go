@@ -80,10 +80,11 @@ func (k *key) find(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) (pkcs11.ObjectHandl
 	switch {
 	case err != nil:
 		return 0, err
-	case len(handles) == 0 && on != nil && !on.worked.Load():
+	case len(handles) == 0 && on != nil && !on.worked.Load() && k.tok.loggedIn(sh):
 		return 0, ErrNotFound
 	case len(handles) == 0:
-		// It was there. A token that has lost its keys may have them again after a new start.
+		// It was there. A token that has lost its keys may have them again after a new start, and
+		// one that has lost the login shows none.
 		return 0, &lostError{err: ErrNotFound, giveUp: true}
 	case len(handles) > 1:
 		return 0, fmt.Errorf("%d keys have this label: which one is meant cannot be told", len(handles))
