@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // or every command takes a second longer
 			for _, name := range []string{"SET_ROOT_CA_PIN", "SET_BRAND_CA_PIN", "SET_CARDHOLDER_CA_PIN", "SET_MERCHANT_CA_PIN", "SET_PAYMENT_CA_PIN"} {
 				env.Setenv(name, "135790")
+				env.Setenv(name+"_SOURCE", "env:"+name)
 			}
 			return os.CopyFS(env.WorkDir, os.DirFS("../../testdata/ceremony"))
 		},

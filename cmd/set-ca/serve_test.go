@@ -94,8 +94,8 @@ func newLab(t *testing.T) *lab {
 		"ec-p384", "ec-p256", // which is faster under the race detector
 		"${SET_CA_OUTPUT}", filepath.Join(l.dir, "out"), "${SET_CA_LISTEN}", "127.0.0.1:0", "${SET_ISSUER_HOST}", issuer.Addr().String(),
 		"${SET_CA_DATABASE}", "sqlite:"+filepath.Join(l.dir, "ca.db"),
-		"env:SET_MERCHANT_REGISTRATION_CODE", "file:"+l.write(t, "code", "otter-lantern-558"),
-		"env:SET_GATEWAY_REGISTRATION_CODE", "file:"+l.write(t, "code2", "birch-compass-902"),
+		"${SET_MERCHANT_REGISTRATION_CODE_SOURCE}", "file:"+l.write(t, "code", "otter-lantern-558"),
+		"${SET_GATEWAY_REGISTRATION_CODE_SOURCE}", "file:"+l.write(t, "code2", "birch-compass-902"),
 	)
 	config := func(name string) string {
 		text := values.Replace(string(must[[]byte](t)(os.ReadFile(filepath.Join("../../testdata", name)))))

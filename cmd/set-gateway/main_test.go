@@ -144,7 +144,8 @@ func lab(t *testing.T, w *settest.World) (file, dir string, i issuer) {
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	for name, value := range map[string]string{
-		"SET_PKCS11_MODULE": token.ModulePath, "SET_GATEWAY_PIN": tokenPIN, "SET_GATEWAY_REGISTRATION_CODE": registrationCode,
+		"SET_PKCS11_MODULE": token.ModulePath, "SET_GATEWAY_PIN": tokenPIN, "SET_GATEWAY_PIN_SOURCE": "env:SET_GATEWAY_PIN",
+		"SET_GATEWAY_REGISTRATION_CODE": registrationCode, "SET_GATEWAY_REGISTRATION_CODE_SOURCE": "env:SET_GATEWAY_REGISTRATION_CODE",
 		"SET_CA_OUTPUT": dir, "SET_CA_URL": server.URL, "SET_ISSUER_HOST": host.Addr().String(), "SET_GATEWAY_LISTEN": freeAddr(t),
 		"SET_GATEWAY_DATABASE": "sqlite:" + filepath.Join(dir, "gateway.db"), "SET_GATEWAY_CERTIFICATES": filepath.Join(dir, "gateway.pem"),
 	} {

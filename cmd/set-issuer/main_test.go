@@ -64,7 +64,7 @@ func lab(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, value := range map[string]string{
-		"SET_PKCS11_MODULE": token.ModulePath, "SET_ISSUER_PIN": tokenPIN,
+		"SET_PKCS11_MODULE": token.ModulePath, "SET_ISSUER_PIN": tokenPIN, "SET_ISSUER_PIN_SOURCE": "env:SET_ISSUER_PIN",
 		"SET_ISSUER_HOST": freeAddr(t), "SET_ISSUER_HTTP": freeAddr(t),
 		"SET_ISSUER_DATABASE": "sqlite:" + filepath.Join(t.TempDir(), "issuer.db"),
 	} {

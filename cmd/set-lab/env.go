@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -47,12 +45,9 @@ func (w *world) writeEnv() error {
 		"ca": caSecrets, "issuer": issuerSecrets, "gateway": gatewaySecrets, "merchant": merchantSecrets,
 	} {
 		var b strings.Builder
-		for _, e := range append(w.env(party, nil), "SET_CONFIG="+w.config(party)) {
+		for _, e := range append(w.env(party, secrets), "SET_CONFIG="+w.config(party)) {
 			name, value, _ := strings.Cut(e, "=")
 			fmt.Fprintf(&b, "export %s=%s\n", name, quote(value))
-		}
-		for _, name := range slices.Sorted(maps.Keys(secrets)) {
-			fmt.Fprintf(&b, "%s=$(cat %s); export %s\n", name, quote(w.path("secrets", secrets[name])), name)
 		}
 		if err := w.keepEnv(party, b.String()); err != nil {
 			return err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -139,7 +141,7 @@ func (w *world) putAway(ctx context.Context, labels []string) error {
 }
 
 // env is what a party's process finds in its environment: where things are, its own token directory, and
-// the secrets that its configuration takes from there.
+// where the secrets are. The secrets themselves are in no environment.
 func (w *world) env(party string, secrets map[string]string) []string {
 	module, _ := hsm.SoftHSMPath() // makeTokens found it
 	db := func(name string) string { return "sqlite:" + w.path(name+".db") }
@@ -163,29 +165,33 @@ func (w *world) env(party string, secrets map[string]string) []string {
 		"SET_MERCHANT_CERTIFICATES=" + w.path("merchant.pem"),
 		"SET_MERCHANT_CATALOGUE=" + w.path("config", "catalogue.yaml"),
 	}
-	for name, secret := range secrets {
-		text, _ := os.ReadFile(w.path("secrets", secret)) // without it, the process says what it misses
-		env = append(env, name+"="+strings.TrimSpace(string(text)))
+	for _, name := range slices.Sorted(maps.Keys(secrets)) {
+		source := "file:" + w.path("secrets", secrets[name])
+		if strings.HasSuffix(name, "_PIN_SOURCE") { // becomes part of a URI
+			source = strings.TrimPrefix(hsm.URI{PINSource: source}.String(), "pkcs11:?pin-source=")
+		}
+		env = append(env, name+"="+source)
 	}
 	return env
 }
 
-// Secrets that parties take from their environment, by the names of the files they are kept in.
+// Where parties find their secrets: the variables that their configurations take the sources from, and
+// the names of the files.
 var (
 	ceremonySecrets = map[string]string{
-		"SET_ROOT_CA_PIN": "root-ca-pin", "SET_BRAND_CA_PIN": "brand-ca-pin", "SET_CARDHOLDER_CA_PIN": "cardholder-ca-pin",
-		"SET_MERCHANT_CA_PIN": "merchant-ca-pin", "SET_PAYMENT_CA_PIN": "payment-ca-pin",
+		"SET_ROOT_CA_PIN_SOURCE": "root-ca-pin", "SET_BRAND_CA_PIN_SOURCE": "brand-ca-pin", "SET_CARDHOLDER_CA_PIN_SOURCE": "cardholder-ca-pin",
+		"SET_MERCHANT_CA_PIN_SOURCE": "merchant-ca-pin", "SET_PAYMENT_CA_PIN_SOURCE": "payment-ca-pin",
 	}
 	caSecrets = map[string]string{
-		"SET_CARDHOLDER_CA_PIN": "cardholder-ca-pin", "SET_MERCHANT_CA_PIN": "merchant-ca-pin", "SET_PAYMENT_CA_PIN": "payment-ca-pin",
-		"SET_GATEWAY_REGISTRATION_CODE": "gateway-registration-code", "SET_MERCHANT_REGISTRATION_CODE": "merchant-registration-code",
+		"SET_CARDHOLDER_CA_PIN_SOURCE": "cardholder-ca-pin", "SET_MERCHANT_CA_PIN_SOURCE": "merchant-ca-pin", "SET_PAYMENT_CA_PIN_SOURCE": "payment-ca-pin",
+		"SET_GATEWAY_REGISTRATION_CODE_SOURCE": "gateway-registration-code", "SET_MERCHANT_REGISTRATION_CODE_SOURCE": "merchant-registration-code",
 	}
-	issuerSecrets  = map[string]string{"SET_ISSUER_PIN": "issuer-pin"}
+	issuerSecrets  = map[string]string{"SET_ISSUER_PIN_SOURCE": "issuer-pin"}
 	gatewaySecrets = map[string]string{
-		"SET_GATEWAY_PIN": "gateway-pin", "SET_GATEWAY_REGISTRATION_CODE": "gateway-registration-code",
+		"SET_GATEWAY_PIN_SOURCE": "gateway-pin", "SET_GATEWAY_REGISTRATION_CODE_SOURCE": "gateway-registration-code",
 	}
 	merchantSecrets = map[string]string{
-		"SET_MERCHANT_PIN": "merchant-pin", "SET_MERCHANT_REGISTRATION_CODE": "merchant-registration-code",
+		"SET_MERCHANT_PIN_SOURCE": "merchant-pin", "SET_MERCHANT_REGISTRATION_CODE_SOURCE": "merchant-registration-code",
 	}
 )
 

@@ -155,7 +155,8 @@ func lab(t *testing.T, w *settest.World) (file, dir string) {
 	t.Cleanup(server.Close)
 	listen := freeAddr(t)
 	for name, value := range map[string]string{
-		"SET_PKCS11_MODULE": token.ModulePath, "SET_MERCHANT_PIN": tokenPIN, "SET_MERCHANT_REGISTRATION_CODE": registrationCode,
+		"SET_PKCS11_MODULE": token.ModulePath, "SET_MERCHANT_PIN": tokenPIN, "SET_MERCHANT_PIN_SOURCE": "env:SET_MERCHANT_PIN",
+		"SET_MERCHANT_REGISTRATION_CODE": registrationCode, "SET_MERCHANT_REGISTRATION_CODE_SOURCE": "env:SET_MERCHANT_REGISTRATION_CODE",
 		"SET_CA_OUTPUT": dir, "SET_CA_URL": server.URL, "SET_MERCHANT_LISTEN": listen, "SET_MERCHANT_URL": "http://" + listen,
 		"SET_MERCHANT_DATABASE": "sqlite:" + filepath.Join(dir, "merchant.db"), "SET_MERCHANT_CERTIFICATES": filepath.Join(dir, "merchant.pem"),
 		"SET_MERCHANT_CATALOGUE": must[string](t)(filepath.Abs("../../testdata/catalogue.yaml")),
