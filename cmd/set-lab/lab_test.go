@@ -85,6 +85,7 @@ func TestLab(t *testing.T) {
 	t.Run("hostile messages", w.testHostileMessages)
 	t.Run("hostile frames", w.testHostileFrames)
 	t.Run("secrecy", w.testSecrecy)
+	t.Run("processes", w.testProcesses)
 	t.Run("wrong PIN", w.testWrongPIN)
 	t.Run("down", w.testDown)
 }
@@ -381,6 +382,41 @@ func (w *testWorld) testSecrecy(t *testing.T) {
 			t.Fatal(err)
 		}
 		look(f, append(b, 0), account...)
+	}
+}
+
+// No process has a PIN or a registration code in its arguments or its environment.
+func (w *testWorld) testProcesses(t *testing.T) {
+	files, err := filepath.Glob(w.path("secrets", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := map[string][]byte{}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if b = bytes.TrimSpace(b); err != nil || len(b) == 0 {
+			t.Fatalf("%s: %d octets, %v", f, len(b), err)
+		}
+		secrets[filepath.Base(f)] = b
+	}
+	if len(secrets) < 10 || len(w.Processes) < 5 {
+		t.Fatalf("%d secrets and %d processes, want all of the lab's", len(secrets), len(w.Processes))
+	}
+	for _, p := range w.Processes {
+		for _, file := range []string{"cmdline", "environ"} {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.PID, file))
+			if errors.Is(err, os.ErrPermission) && file == "environ" {
+				continue // kept even from its own user; only root reads it
+			}
+			if err != nil || len(b) == 0 {
+				t.Errorf("%s of %s: %d octets, %v", file, p.Name, len(b), err)
+			}
+			for name, secret := range secrets {
+				if bytes.Contains(b, secret) {
+					t.Errorf("%s of %s contains %s", file, p.Name, name)
+				}
+			}
+		}
 	}
 }
 
