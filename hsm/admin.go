@@ -87,6 +87,7 @@ type slot struct {
 	id          uint
 	flags       uint
 	sessionsMax uint
+	hardware    bool // known of a slot that was chosen
 	info        TokenInfo
 }
 
@@ -184,6 +185,11 @@ func findIn(lib *pkcs11.Ctx, uri URI, path string) (*slot, error) {
 	case found[0].info.Serial == "":
 		return nil, fmt.Errorf("token %q has no serial number: it cannot be told from another", found[0].info.Label)
 	}
+	info, err := lib.GetSlotInfo(found[0].id)
+	if err != nil {
+		return nil, named("C_GetSlotInfo", err)
+	}
+	found[0].hardware = info.Flags&pkcs11.CKF_HW_SLOT != 0
 	return &found[0], nil
 }
 

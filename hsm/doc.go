@@ -53,7 +53,8 @@
 //
 // # Limits
 //
-// At most 8 calls run on a token at a time, or as many as x-calls-max in its URI says, in the order in
-// which they came, and none beside the making of a key; the others wait, up to their context's end, or 30 seconds where there is none. See
+// At most 8 calls run on a device at a time, and on a token that is software twice as many as there are
+// processors, or as many as x-calls-max in the URI says; in the order in which they came, and none
+// beside the making of a key; the others wait, up to their context's end, or 30 seconds where there is none. See
 // [Observe] for how long they do.
 package hsm

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -97,7 +98,7 @@ func (m *module) openToken(ctx context.Context, uri URI, pin PINFunc) (*Token, e
 	if t, ok := m.open[slot.info.id()]; ok && t.refs > 0 {
 		return t.again(ctx, uri, pin)
 	}
-	n, err := callsMax(uri.CallsMax, slot.sessionsMax)
+	n, err := callsMax(uri.CallsMax, slot)
 	if err != nil {
 		return nil, fmt.Errorf("open token %q: %w", slot.info.Label, err)
 	}
@@ -169,11 +170,15 @@ func digestPIN(pin []byte) (d [sha256.Size]byte) {
 	return d
 }
 
-// callsMax is how many calls may run on a token that allows sessionsMax sessions: each takes one, and
-// one keeps the login.
-func callsMax(wanted int, sessionsMax uint) (int, error) {
-	if wanted == 0 {
-		wanted = callsPerToken
+// callsMax is how many calls may run on the token in s: each takes a session, and one keeps the login.
+func callsMax(wanted int, s *slot) (int, error) {
+	sessionsMax := s.sessionsMax
+	switch {
+	case wanted > 0:
+	case s.hardware:
+		wanted = callsOnDevice
+	default:
+		wanted = min(2*runtime.GOMAXPROCS(0), callsOnHostMax)
 	}
 	if sessionsMax == pkcs11.CK_EFFECTIVELY_INFINITE || sessionsMax == pkcs11.CK_UNAVAILABLE_INFORMATION {
 		return wanted, nil

@@ -34,7 +34,7 @@ type URI struct {
 	Type         string // public, private, secret-key, cert or data
 	ModulePath   string // PKCS#11 library
 	PINSource    string
-	// CallsMax is how many calls may run on the token at once, 1 to 256; 0 is the default, 8. It is the
+	// CallsMax is how many calls may run on the token at once, 1 to 256; 0 is the default. It is the
 	// vendor attribute x-calls-max. A network HSM may be worth more; p11-kit's client wants 1, because
 	// it forgets who waits for an answer when its connection breaks.
 	CallsMax int
