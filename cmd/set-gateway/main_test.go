@@ -22,6 +22,7 @@ import (
 	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest"
+	"github.com/setkit/setkit/hsm/hsmtest/faults"
 	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/gateway"
 	"github.com/setkit/setkit/roles/set"
@@ -117,12 +118,12 @@ func (p *paymentCA) serve(_ context.Context, request []byte) ([]byte, error) {
 	return p.ca.CertRes(now, o, o.Data.LIDCA, set.CertStatus{CertStatusCode: set.RequestComplete}, sign, exchange)
 }
 
-// lab makes the world that the lab's configuration of the gateway describes, and returns its file.
-func lab(t *testing.T, w *settest.World) (file, dir string, i issuer) {
+// lab makes the world that the lab's configuration of the gateway describes, with its token in the
+// library at module, and returns its file.
+func lab(t *testing.T, w *settest.World, module string) (file, dir string, i issuer) {
 	t.Helper()
 	dir = t.TempDir()
-	token := hsmtest.New(t) // brings its library's configuration
-	must[hsm.TokenInfo](t)(hsm.InitToken(t.Context(), token.ModulePath, "gateway", []byte("13579"), []byte(tokenPIN)))
+	must[hsm.TokenInfo](t)(hsm.InitToken(t.Context(), module, "gateway", []byte("13579"), []byte(tokenPIN)))
 	root := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.Root.X509.Raw})
 	if err := os.WriteFile(filepath.Join(dir, "root.pem"), root, 0o600); err != nil {
 		t.Fatal(err)
@@ -144,7 +145,7 @@ func lab(t *testing.T, w *settest.World) (file, dir string, i issuer) {
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	for name, value := range map[string]string{
-		"SET_PKCS11_MODULE": token.ModulePath, "SET_GATEWAY_PIN": tokenPIN, "SET_GATEWAY_PIN_SOURCE": "env:SET_GATEWAY_PIN",
+		"SET_PKCS11_MODULE": module, "SET_GATEWAY_PIN": tokenPIN, "SET_GATEWAY_PIN_SOURCE": "env:SET_GATEWAY_PIN",
 		"SET_GATEWAY_REGISTRATION_CODE": registrationCode, "SET_GATEWAY_REGISTRATION_CODE_SOURCE": "env:SET_GATEWAY_REGISTRATION_CODE",
 		"SET_CA_OUTPUT": dir, "SET_CA_URL": server.URL, "SET_ISSUER_HOST": host.Addr().String(), "SET_GATEWAY_LISTEN": freeAddr(t),
 		"SET_GATEWAY_DATABASE": "sqlite:" + filepath.Join(dir, "gateway.db"), "SET_GATEWAY_CERTIFICATES": filepath.Join(dir, "gateway.pem"),
@@ -171,7 +172,7 @@ func freeAddr(t *testing.T) string {
 // TestGateway enrolls a gateway, serves, buys something there, and lists it.
 func TestGateway(t *testing.T) {
 	w := settest.NewWorld(t)
-	file, dir, bank := lab(t, w)
+	file, dir, bank := lab(t, w, hsmtest.New(t).ModulePath)
 	if code, _, stderr := command(t.Context(), "serve", "--config", file); code != 1 || !strings.Contains(stderr, "gateway.pem") {
 		t.Errorf("serve before enroll: %d %s", code, stderr)
 	}
@@ -191,23 +192,7 @@ func TestGateway(t *testing.T) {
 	}
 	checkKeys(t)
 
-	ctx, stop := context.WithCancel(t.Context())
-	type result struct {
-		code   int
-		stderr string
-	}
-	ended := make(chan result, 1)
-	go func() {
-		code, _, stderr := command(ctx, "serve", "--config", file)
-		ended <- result{code, stderr}
-	}()
-	url := "http://" + os.Getenv("SET_GATEWAY_LISTEN")
-	for end := time.Now().Add(20 * time.Second); !isReady(url); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) || len(ended) > 0 {
-			stop()
-			t.Fatalf("not ready: %+v", <-ended)
-		}
-	}
+	url, stop, ended := startServe(t, file)
 	buy(t, w, url, filepath.Join(dir, "gateway.pem"))
 	select {
 	case c := <-bank.cleared:
@@ -238,6 +223,81 @@ func TestGateway(t *testing.T) {
 	}
 	if code, stdout, _ = command(t.Context(), "transactions", "--config", file); code != 0 || !strings.Contains(stdout, list[0].RRN) {
 		t.Errorf("transactions as a table: %d\n%s", code, stdout)
+	}
+}
+
+// TestHSMRestarts buys while the gateway's HSM loses sessions, logins and power, without a restart of
+// the gateway.
+func TestHSMRestarts(t *testing.T) {
+	w := settest.NewWorld(t)
+	module := faults.New(t)
+	file, dir, _ := lab(t, w, module.ModulePath)
+	if code, _, stderr := command(t.Context(), "enroll", "--config", file); code != 0 {
+		t.Fatalf("enroll: %d\n%s", code, stderr)
+	}
+	url, stop, ended := startServe(t, file)
+	certificates := filepath.Join(dir, "gateway.pem")
+	buy(t, w, url, certificates)
+	for name, lose := range map[string]func(){
+		"sessions closed": module.CloseSessions, "logged out": module.LogOut, "library finalised": module.Finalize,
+		"device error": func() { module.Fail(faults.Decrypt, pkcs11DeviceError, 2) },
+	} {
+		before := module.Faults()
+		lose()
+		buy(t, w, url, certificates)
+		if module.Faults() == before {
+			t.Errorf("%s: the purchase met no fault", name)
+		}
+	}
+	module.Pull()
+	waitReady(t, url, false)
+	module.Plug()
+	waitReady(t, url, true)
+	buy(t, w, url, certificates)
+	stop()
+	got := <-ended
+	for _, want := range []string{`"msg":"HSM lost","token":"gateway"`, `"msg":"HSM is back","token":"gateway"`} {
+		if !strings.Contains(got.stderr, want) {
+			t.Errorf("the log lacks %s:\n%s", want, got.stderr)
+		}
+	}
+	if got.code != 0 || strings.Contains(got.stderr, tokenPIN) {
+		t.Errorf("serve: %d\n%s", got.code, got.stderr)
+	}
+}
+
+const pkcs11DeviceError = 0x30 // CKR_DEVICE_ERROR
+
+type served struct {
+	code   int
+	stderr string
+}
+
+// startServe serves until stop is called or the test ends.
+func startServe(t *testing.T, file string) (url string, stop func(), ended chan served) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	ended = make(chan served, 1)
+	go func() {
+		code, _, stderr := command(ctx, "serve", "--config", file)
+		ended <- served{code, stderr}
+	}()
+	url = "http://" + os.Getenv("SET_GATEWAY_LISTEN")
+	for end := time.Now().Add(20 * time.Second); !isReady(url); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) || len(ended) > 0 {
+			stop()
+			t.Fatalf("not ready: %+v", <-ended)
+		}
+	}
+	return url, stop, ended
+}
+
+func waitReady(t *testing.T, url string, want bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); isReady(url) != want; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("ready is not %t within 20 s", want)
+		}
 	}
 }
 
@@ -299,7 +359,7 @@ func buy(t *testing.T, w *settest.World, url, certificates string) {
 
 func TestUsage(t *testing.T) {
 	w := settest.NewWorld(t)
-	file, dir, _ := lab(t, w)
+	file, dir, _ := lab(t, w, hsmtest.New(t).ModulePath)
 	good := string(must[[]byte](t)(os.ReadFile(file)))
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
