@@ -66,7 +66,7 @@ func loadModule(path string) (*module, error) {
 	if lib == nil {
 		return nil, fmt.Errorf("%s is not a PKCS#11 library that can be loaded: %w", canonical, ErrUnavailable)
 	}
-	functions, err := directly(canonical)
+	functions, err := directly(lib, canonical)
 	if err != nil {
 		return nil, err
 	}

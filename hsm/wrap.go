@@ -177,7 +177,7 @@ func (t *Token) wrapBy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, b
 		w.Wrapped, err = lib.WrapKey(sh, by.parameters(), kek.handle, k.handle)
 		err = named("C_WrapKey", err)
 	} else {
-		w.Wrapped, err = t.m.direct.wrap(sh, by.mechanism, kek.handle, k.handle, wrappedBytesMax)
+		w.Wrapped, err = t.m.direct.wrap(sh, kek.handle, k.handle, by.mechanism, wrappedBytesMax)
 	}
 	if err != nil {
 		return nil, err
