@@ -19,6 +19,37 @@ func TestTable(t *testing.T) {
 	}
 }
 
+func TestTableEndsWithoutSpaces(t *testing.T) {
+	t.Parallel()
+	var got bytes.Buffer
+	if err := Table(&got, []string{"KEY", "DETAIL"}, [][]string{{"sign", ""}, {"", "late"}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "KEY   DETAIL\nsign\n      late\n"; got.String() != want {
+		t.Errorf("got\n%q, want\n%q", got.String(), want)
+	}
+}
+
+func TestLine(t *testing.T) {
+	t.Parallel()
+	word := strings.Repeat("w", 60)
+	for text, want := range map[string]string{
+		"":                       "-> \n",
+		"a  b\tc":                "-> a b?c\n",
+		word + " " + word:        "-> " + word + "\n   " + word + "\n",
+		word + word + " " + word: "-> " + word + word + "\n   " + word + "\n",
+		"\u00e9" + word + " x":   "-> \u00e9" + word + " x\n",
+	} {
+		var got bytes.Buffer
+		if err := Line(&got, "-> ", text); err != nil {
+			t.Fatal(err)
+		}
+		if got.String() != want {
+			t.Errorf("%q: got\n%q, want\n%q", text, got.String(), want)
+		}
+	}
+}
+
 func TestPrintJSON(t *testing.T) {
 	t.Parallel()
 	var got bytes.Buffer

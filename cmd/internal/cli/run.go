@@ -82,6 +82,9 @@ func Run(ctx context.Context, app *urfave.App, args []string, stdin io.Reader, s
 		err = nil
 	}
 	code := exitCode(err)
+	if code == exitDevice && ctx.Err() != nil {
+		code = exitRefused // the user has stopped waiting for a device: that says nothing of the device
+	}
 	if code == exitUsage {
 		out.to = stderr // urfave explains itself before it fails
 	}
@@ -119,7 +122,7 @@ func prepare(app *urfave.App, out *heldWriter) {
 	}
 	app.HideHelp, app.HideVersion = true, true
 	app.Flags = append(app.Flags, helpFlag(), &urfave.BoolFlag{
-		Name: "version", Usage: "print the version",
+		Name: "version", Usage: "print the version", DisableDefaultText: true,
 		Action: func(c *urfave.Context, _ bool) error {
 			fmt.Fprintf(c.App.Writer, "%s %s\n", c.App.Name, c.App.Version)
 			return errDone
@@ -127,7 +130,7 @@ func prepare(app *urfave.App, out *heldWriter) {
 	})
 	app.EnableBashCompletion = true
 	app.ExitErrHandler = func(*urfave.Context, error) {} // Run alone decides how the process ends
-	app.OnUsageError = onUsageError
+	app.OnUsageError = onUsageError(app.Name)
 	app.Action = action(app.Name, app.Action, len(app.Commands) > 0, out)
 	prepareCommands(app.Name, app.Commands, out)
 }
@@ -137,7 +140,12 @@ func prepareCommands(path string, commands []*urfave.Command, out *heldWriter) {
 		name := path + " " + c.Name
 		c.HideHelp = true
 		c.Flags = append(c.Flags, helpFlag())
-		c.OnUsageError = onUsageError
+		for _, f := range c.Flags {
+			if b, ok := f.(*urfave.BoolFlag); ok {
+				b.DisableDefaultText = true // everybody knows
+			}
+		}
+		c.OnUsageError = onUsageError(name)
 		c.Action = action(name, c.Action, len(c.Subcommands) > 0, out)
 		prepareCommands(name, c.Subcommands, out)
 	}
@@ -147,7 +155,14 @@ func helpFlag() urfave.Flag {
 	return &urfave.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show help", DisableDefaultText: true}
 }
 
-func onUsageError(_ *urfave.Context, err error, _ bool) error { return Usage(err) }
+func onUsageError(command string) urfave.OnUsageErrorFunc {
+	return func(_ *urfave.Context, err error, _ bool) error {
+		if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: "); ok {
+			err = fmt.Errorf("there is no flag --%s", strings.TrimLeft(name, "-"))
+		}
+		return Usage(fmt.Errorf("%w: see %s --help", err, command))
+	}
+}
 
 // action wraps the action of the command called name: what it writes goes out at once, and a group
 // of commands without an action of its own wants one of them named.

@@ -64,8 +64,9 @@ func TestRun(t *testing.T) {
 		{args: "device", code: 3, stdout: "working\n", stderr: "set-x: error: open shop: it broke\n"},
 		{args: "peer", code: 4, stdout: "working\n", stderr: "set-x: error: open shop: it broke\n"},
 		{args: "need", code: 2, inStderr: "set-x: error: Required flag \"config\" not set\n"},
-		{args: "ok --nosuch", code: 2, inStderr: "set-x: error: flag provided but not defined: -nosuch\n"},
-		{args: "--nosuch", code: 2, inStderr: "-nosuch"},
+		{args: "ok --nosuch", code: 2, inStderr: "set-x: error: there is no flag --nosuch: see set-x ok --help\n"},
+		{args: "--nosuch", code: 2, inStderr: "set-x: error: there is no flag --nosuch: see set-x --help\n"},
+		{args: "keys list --nosuch=1", code: 2, inStderr: "set-x: error: there is no flag --nosuch: see set-x keys list --help\n"},
 		{args: "nosuch", code: 2, stderr: "set-x: error: set-x has no command \"nosuch\": see set-x --help\n"},
 		{args: "keys nosuch", code: 2, stderr: "set-x: error: set-x keys has no command \"nosuch\": see set-x keys --help\n"},
 		{args: "keys", code: 2, stderr: "set-x: error: set-x keys needs a command: see set-x keys --help\n"},
@@ -93,6 +94,19 @@ func TestRun(t *testing.T) {
 				t.Errorf("stderr %q lacks %q", stderr.String(), tt.inStderr)
 			}
 		})
+	}
+}
+
+// Whoever stops waiting for a device learns nothing of the device.
+func TestRunStopped(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	app := &urfave.App{Name: "set-x", Action: func(c *urfave.Context) error {
+		cancel()
+		return Device(c.Context.Err())
+	}}
+	if code := Run(ctx, app, []string{"set-x"}, nil, &bytes.Buffer{}, &bytes.Buffer{}); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
 	}
 }
 

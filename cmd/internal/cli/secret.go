@@ -17,8 +17,11 @@ import (
 // secretBytesMax bounds a PIN or passphrase.
 const secretBytesMax = 1 << 10
 
-// secretSources is what an error tells a person who has named none of them.
-const secretSources = "file:PATH, env:NAME, cred:NAME (a systemd credential) or prompt:"
+// What an error tells a person who has named no source that can be used.
+const (
+	unasked       = "file:PATH, env:NAME or cred:NAME (a systemd credential)"
+	secretSources = "file:PATH, env:NAME, cred:NAME (a systemd credential) or prompt:"
+)
 
 // Secret reads a PIN or passphrase from source: file:PATH (its first line; nobody but the owner may
 // have access to the file), env:NAME, cred:NAME (a file in $CREDENTIALS_DIRECTORY) or prompt:, which
@@ -38,7 +41,7 @@ func Secret(ctx context.Context, source, prompt string, stdin io.Reader, stderr 
 	case "env":
 		v, ok := os.LookupEnv(name)
 		if !ok {
-			return nil, fmt.Errorf("PIN source %s: the environment variable is not set", source)
+			return nil, fmt.Errorf("PIN source %s: the environment variable is not set: set it, or name another source", source)
 		}
 		secret = []byte(v)
 	case "cred":
@@ -84,7 +87,7 @@ func NewSecret(ctx context.Context, source, prompt string, stdin io.Reader, stde
 func secretFile(path string, private bool) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("PIN file: %w", err)
+		return nil, fmt.Errorf("PIN file: %w: write the PIN to it, for its owner only (mode 600), or name another source", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -121,7 +124,7 @@ func secretCredential(name string) ([]byte, error) {
 func secretPrompt(ctx context.Context, prompt string, stdin io.Reader, stderr io.Writer) ([]byte, error) {
 	f, ok := stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil, Usage(fmt.Errorf("cannot ask for %s: the standard input is not a terminal: use %s", prompt, secretSources))
+		return nil, Usage(fmt.Errorf("cannot ask for %s: the standard input is not a terminal: use %s", prompt, unasked))
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
