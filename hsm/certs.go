@@ -165,16 +165,6 @@ func certificateID(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, parsed *x509.Certif
 	return spkiKeyID(parsed.RawSubjectPublicKeyInfo)
 }
 
-// knownPublicByID is publicByID, but a public key that cannot be read is none: it belongs to somebody
-// else, and is no reason to list no certificates.
-func knownPublicByID(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, id []byte) (crypto.PublicKey, error) {
-	pub, err := publicByID(lib, sh, id)
-	if err != nil && codeOf(err) == pkcs11.CKR_OK {
-		return nil, nil
-	}
-	return pub, err
-}
-
 // equalPublic reports whether a and b are the same public key. No key equals one that is not known.
 func equalPublic(a, b crypto.PublicKey) bool {
 	pub, ok := a.(interface{ Equal(crypto.PublicKey) bool })

@@ -178,7 +178,7 @@ func (t *Token) Keys(ctx context.Context) ([]KeyInfo, error) {
 	list := []KeyInfo{}
 	err := t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		for _, class := range []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_SECRET_KEY} {
-			handles, err := findObjects(lib, sh, ofClass(class))
+			handles, err := findObjects(lib, sh, lasting(class)...)
 			if err != nil {
 				return err
 			}

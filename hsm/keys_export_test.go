@@ -2,6 +2,7 @@ package hsm
 
 import (
 	"context"
+	"errors"
 
 	"github.com/miekg/pkcs11"
 )
@@ -56,4 +57,56 @@ func CertificateAttributes(ctx context.Context, t *Token, label string) (subject
 		return err
 	})
 	return subject, issuer, serial, err
+}
+
+// StoreRSA puts an RSA key pair into the token as another program would: both halves have this CKA_ID and
+// label, and neither is looked at. more are further attributes of the public key.
+func StoreRSA(ctx context.Context, t *Token, label string, id, modulus []byte, more ...*pkcs11.Attribute) error {
+	public := append([]*pkcs11.Attribute{
+		ofClass(pkcs11.CKO_PUBLIC_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+		pkcs11.NewAttribute(pkcs11.CKA_MODULUS, modulus), pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
+	}, more...)
+	private := []*pkcs11.Attribute{
+		ofClass(pkcs11.CKO_PRIVATE_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, true),
+		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label), pkcs11.NewAttribute(pkcs11.CKA_ID, id),
+		pkcs11.NewAttribute(pkcs11.CKA_MODULUS, modulus), pkcs11.NewAttribute(pkcs11.CKA_PRIVATE_EXPONENT, modulus),
+	}
+	return t.sessionOnce(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		for _, template := range [][]*pkcs11.Attribute{public, private} {
+			if _, err := lib.CreateObject(sh, template); err != nil {
+				return named("C_CreateObject", err)
+			}
+		}
+		return nil
+	})
+}
+
+// HoldSessionObjects makes a secret and a public key in a session that stays open until release, as a call
+// that derives and one that wraps for an RSA key do.
+func HoldSessionObjects(ctx context.Context, t *Token) (release func(), err error) {
+	made, done, ended := make(chan error, 1), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = t.sessionOnce(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+			public := []*pkcs11.Attribute{
+				ofClass(pkcs11.CKO_PUBLIC_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false),
+				pkcs11.NewAttribute(pkcs11.CKA_MODULUS, make([]byte, 256)), pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{3}),
+			}
+			secret := []*pkcs11.Attribute{
+				ofClass(pkcs11.CKO_SECRET_KEY), pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_GENERIC_SECRET),
+				pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false), pkcs11.NewAttribute(pkcs11.CKA_VALUE, make([]byte, 32)),
+			}
+			_, err := lib.CreateObject(sh, public)
+			if err == nil {
+				_, err = lib.CreateObject(sh, secret)
+			}
+			made <- err
+			<-done
+			return errors.New("close the session")
+		})
+	}()
+	return func() { close(done); <-ended }, <-made
 }

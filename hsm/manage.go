@@ -283,13 +283,16 @@ func destroyOrphans(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, which *pkcs11.Attr
 func (t *Token) Orphans(ctx context.Context) ([]KeyInfo, error) {
 	var list []KeyInfo
 	err := t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-		found, err := findObjects(lib, sh, ofClass(pkcs11.CKO_PUBLIC_KEY))
+		found, err := findObjects(lib, sh, lasting(pkcs11.CKO_PUBLIC_KEY)...)
 		if err != nil {
 			return err
 		}
 		var orphans []KeyInfo
 		for _, h := range found {
 			a, err := readAttributes(lib, sh, h, pkcs11.CKA_LABEL, pkcs11.CKA_ID)
+			if codeOf(err) == pkcs11.CKR_OBJECT_HANDLE_INVALID {
+				continue // deleted since it was found
+			}
 			if err != nil {
 				return err
 			}

@@ -21,6 +21,12 @@ import (
 
 func ofClass(class uint) *pkcs11.Attribute { return pkcs11.NewAttribute(pkcs11.CKA_CLASS, class) }
 
+// lasting is the template of the objects of a class that stay in the token. Without it a search also finds
+// what other sessions of this process have for a moment, such as a secret just derived.
+func lasting(class uint) []*pkcs11.Attribute {
+	return []*pkcs11.Attribute{ofClass(class), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true)}
+}
+
 func findObjects(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, template ...*pkcs11.Attribute) ([]pkcs11.ObjectHandle, error) {
 	if err := lib.FindObjectsInit(sh, template); err != nil {
 		return nil, named("C_FindObjectsInit", err)
@@ -122,7 +128,8 @@ func readKey(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, class uint, h pkcs11.Obje
 		info.Type = secretType(a)
 		return info, nil
 	}
-	info.Public, err = publicByID(lib, sh, a[pkcs11.CKA_ID])
+	// One key that this package cannot read must not hide the others in a list.
+	info.Public, err = knownPublicByID(lib, sh, a[pkcs11.CKA_ID])
 	if err != nil || info.Public == nil {
 		return info, err
 	}
@@ -183,6 +190,16 @@ func publicByID(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, id []byte) (crypto.Pub
 		return nil, err
 	}
 	return readPublic(lib, sh, handles[0])
+}
+
+// knownPublicByID is publicByID, but a public key that cannot be read, such as one that is too short, is
+// none: somebody else has put it there.
+func knownPublicByID(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, id []byte) (crypto.PublicKey, error) {
+	pub, err := publicByID(lib, sh, id)
+	if err != nil && codeOf(err) == pkcs11.CKR_OK {
+		return nil, nil
+	}
+	return pub, err
 }
 
 func readPublic(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) (crypto.PublicKey, error) {
