@@ -2,11 +2,11 @@
 // demonstrations.
 //
 // A [Card] answers as a card with the PIV application of NIST SP 800-73-4 and
-// the YubiKey's additions (version, serial number, metadata, management key,
-// reset) at version 5.4. Used as a [smartcard.Card] it needs nothing else; to
-// be reached by every program of the machine through PC/SC it is plugged into a
-// virtual reader with [Plug], and [StartHost] makes such readers with a pcscd
-// of their own that leaves the system's alone.
+// the YubiKey's additions (version, serial number, metadata, attestation, import
+// of keys, management key, reset). Used as a [smartcard.Card] it needs nothing
+// else; to be reached by every program of the machine through PC/SC it is
+// plugged into a virtual reader with [Plug], and [StartHost] makes such readers
+// with a pcscd of their own that leaves the system's alone.
 //
 // Its keys lie in the memory of the process and its arithmetic is not hardened
 // against anyone who can measure it. It keeps no secret that is worth money.
@@ -17,16 +17,29 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/iso7816"
 )
 
-// The version that the card reports. From 5.3 on clients read metadata, from
-// 5.4 on they set AES management keys, and from 5.7 on they expect algorithms
-// that this card lacks.
-var version = []byte{5, 4, 3}
+// A Firmware is the version that a card reports. Programs go by it.
+type Firmware [3]byte
+
+// The firmwares of cards.
+var (
+	// Firmware54 is what most programs know: RSA-2048, P-256 and P-384, and a
+	// management key that is 3DES until an AES key is set.
+	Firmware54 = Firmware{5, 4, 3}
+
+	// Firmware57 has RSA-3072, RSA-4096, Ed25519 and X25519 as well, and its
+	// management key is AES-192 from the factory.
+	Firmware57 = Firmware{5, 7, 1}
+)
+
+// String is the version, such as "5.4.3".
+func (f Firmware) String() string { return fmt.Sprintf("%d.%d.%d", f[0], f[1], f[2]) }
 
 // chainBytesMax bounds a command that comes as a chain of APDUs: the largest
 // object and what PUT DATA wraps around it.
@@ -37,14 +50,22 @@ const chainBytesMax = objectBytesMax + 64
 type Card struct {
 	turn chan struct{} // holds a value while a transaction runs
 
-	mu      sync.Mutex
-	serial  uint32
-	pin     secret
-	puk     secret
-	mgm     managementKey
-	keys    map[byte]*key // by slot
-	objects map[iso7816.Tag][]byte
-	state   volatile
+	mu    sync.Mutex
+	state volatile
+	memory
+}
+
+// memory is what a card keeps without power.
+type memory struct {
+	serial      uint32
+	firmware    Firmware
+	maker       []byte // certificate of the CA that vouches for attestation
+	attestation []byte // certificate of the key in slot F9
+	pin         secret
+	puk         secret
+	mgm         managementKey
+	keys        map[byte]*key // by slot
+	objects     map[iso7816.Tag][]byte
 }
 
 // volatile is what a card forgets without power.
@@ -62,26 +83,37 @@ type volatile struct {
 
 var _ smartcard.Card = (*Card)(nil)
 
-// NewCard makes a card as it comes from the factory: no keys, no objects, PIN
-// 123456, PUK 12345678, the well-known management key, a random serial number.
-func NewCard() *Card {
+// NewCard makes a card of Firmware54; see New.
+func NewCard() *Card { return New(Firmware54) }
+
+// New makes a card as it comes from the factory: PIN 123456, PUK 12345678, the
+// well-known management key, a random serial number, and nothing in its slots
+// but the key that attests the others.
+func New(f Firmware) *Card {
 	var serial [4]byte
 	rand.Read(serial[:]) // never fails
-	c := &Card{
-		turn:   make(chan struct{}, 1),
-		serial: binary.BigEndian.Uint32(serial[:]) &^ (1 << 31),
-	}
+	c := &Card{turn: make(chan struct{}, 1)}
+	c.serial = binary.BigEndian.Uint32(serial[:]) &^ (1 << 31)
+	c.firmware = f
+	c.keys = make(map[byte]*key)
+	_ = c.equip() // fails only if P-256 does
 	c.wipe()
 	return c
 }
 
-// wipe gives the card its factory contents. The serial number stays.
+// wipe gives the card its factory contents. The serial number and what attests
+// keys stay.
 func (c *Card) wipe() {
 	c.pin = newSecret(factoryPIN)
 	c.puk = newSecret(factoryPUK)
-	c.mgm = factoryManagementKey()
+	c.mgm = factoryManagementKey(c.firmware)
+	own := c.keys[slotAttestation]
 	c.keys = make(map[byte]*key)
 	c.objects = make(map[iso7816.Tag][]byte)
+	if own != nil {
+		c.keys[slotAttestation] = own
+		c.objects[tagAttestation] = certificateObject(c.attestation)
+	}
 }
 
 // Serial returns the card's serial number.
@@ -226,9 +258,11 @@ const (
 	insPutData          = 0xDB
 	insMetadata         = 0xF7
 	insSerial           = 0xF8
+	insAttest           = 0xF9
 	insSetRetries       = 0xFA
 	insReset            = 0xFB
 	insVersion          = 0xFD
+	insImport           = 0xFE
 	insSetManagementKey = 0xFF
 )
 
@@ -266,7 +300,11 @@ func (c *Card) dispatch(cmd iso7816.Command) ([]byte, smartcard.Status) {
 	case insReset:
 		return nil, c.reset()
 	case insVersion:
-		return version, smartcard.StatusOK
+		return c.firmware[:], smartcard.StatusOK
+	case insAttest:
+		return c.attest(cmd)
+	case insImport:
+		return nil, c.importKey(cmd)
 	case insSetManagementKey:
 		return nil, c.setManagementKey(cmd)
 	default:

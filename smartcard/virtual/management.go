@@ -13,8 +13,7 @@ import (
 	"github.com/setkit/setkit/smartcard/iso7816"
 )
 
-// Algorithms of the management key. 3DES, because the programs of its time
-// start with it; AES as well.
+// Algorithms of the management key.
 const (
 	algDefault = 0x00 // means 3DES in GENERAL AUTHENTICATE
 	alg3DES    = 0x03
@@ -28,13 +27,19 @@ type managementKey struct {
 	algorithm byte
 	touch     byte
 	factory   bool
-	cipher    cipher.Block
+	key       []byte
+	cipher    cipher.Block // of key
 }
 
-func factoryManagementKey() managementKey {
-	well := bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7, 8}, 3)
-	block, _ := newCipher(alg3DES, well) // 24 bytes are a 3DES key
-	return managementKey{algorithm: alg3DES, touch: policyNever, factory: true, cipher: block}
+// factoryManagementKey is the well-known one: 24 bytes, of either cipher.
+func factoryManagementKey(f Firmware) managementKey {
+	m := managementKey{algorithm: alg3DES, touch: policyNever, factory: true}
+	if f.later() {
+		m.algorithm = algAES192
+	}
+	m.key = bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7, 8}, 3)
+	m.cipher, _ = newCipher(m.algorithm, m.key) // has the right length
+	return m
 }
 
 func newCipher(algorithm byte, key []byte) (cipher.Block, bool) {
@@ -145,6 +150,6 @@ func (c *Card) setManagementKey(cmd iso7816.Command) smartcard.Status {
 	if cmd.P2 == 0xFE {
 		touch = policyAlways
 	}
-	c.mgm = managementKey{algorithm: d[0], touch: touch, cipher: block}
+	c.mgm = managementKey{algorithm: d[0], touch: touch, key: slices.Clone(d[3:]), cipher: block}
 	return smartcard.StatusOK
 }
