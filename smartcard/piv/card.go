@@ -35,7 +35,7 @@ type Card struct {
 	extended  bool
 
 	mu     sync.Mutex
-	serial string // once known
+	serial string // once known; it is burnt in
 }
 
 // New returns the PIV application of the card behind t. It sends nothing yet.
@@ -147,27 +147,30 @@ func (tx *Tx) command(what string, c iso7816.Command) ([]byte, error) {
 // Serial returns what Card.Serial says.
 func (tx *Tx) Serial() (string, error) {
 	tx.card.mu.Lock()
-	defer tx.card.mu.Unlock()
-	if tx.card.serial != "" {
-		return tx.card.serial, nil
+	known := tx.card.serial
+	tx.card.mu.Unlock()
+	if known != "" {
+		return known, nil
 	}
 	data, status, err := tx.exchange(iso7816.Command{INS: insSerial, Ne: neAll})
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("piv: serial number: %w", err)
 	case status == smartcard.StatusOK && len(data) == 4:
-		tx.card.serial = strconv.FormatUint(uint64(binary.BigEndian.Uint32(data)), 10)
-		return tx.card.serial, nil
+		known = strconv.FormatUint(uint64(binary.BigEndian.Uint32(data)), 10)
+		tx.card.mu.Lock()
+		tx.card.serial = known
+		tx.card.mu.Unlock()
+		return known, nil
 	}
-	guid, err := tx.GUID()
+	guid, err := tx.GUID() // not kept: any program can write another
 	if errors.Is(err, smartcard.StatusNotFound) || errors.Is(err, iso7816.ErrMalformed) {
 		return "", nil // a card without a name is still a card
 	}
 	if err != nil {
 		return "", err
 	}
-	tx.card.serial = hex.EncodeToString(guid[:])
-	return tx.card.serial, nil
+	return hex.EncodeToString(guid[:]), nil
 }
 
 // Version returns the version of the card's software, such as "5.4.3", or "" if

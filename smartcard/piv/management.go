@@ -30,6 +30,9 @@ const (
 // managementReference is the key reference of the management key.
 const managementReference = 0x9B
 
+// tagPINPolicy is the YubiKey's, in the commands that make keys.
+const tagPINPolicy iso7816.Tag = 0xAA
+
 // KeyBytes is the length of a key for the cipher; 0 if it is not known.
 func (a ManagementAlgorithm) KeyBytes() int {
 	switch a {
@@ -79,17 +82,34 @@ func (k ManagementKey) block() (cipher.Block, error) {
 // Authenticate proves to the card that we have the management key, and lets the
 // card prove the same. SP 800-73-4 part 2, appendix A.1.
 func (tx *Tx) Authenticate(key ManagementKey) error {
+	candidates := []ManagementAlgorithm{key.Algorithm}
 	if key.Algorithm == 0 {
 		var err error
-		if key.Algorithm, err = tx.managementAlgorithm(len(key.Key)); err != nil {
+		if candidates, err = tx.managementAlgorithms(len(key.Key)); err != nil {
 			return err
 		}
 	}
-	block, err := key.block()
+	var answer []byte
+	var err error
+	for _, key.Algorithm = range candidates {
+		if _, err := key.block(); err != nil {
+			return err
+		}
+		// Asking for a witness costs nothing: no try is counted.
+		answer, err = tx.managementStep(key.Algorithm, iso7816.AppendTLV(nil, tagWitness, nil), tagWitness)
+		if err == nil || lost(err) {
+			break
+		}
+	}
 	if err != nil {
 		return err
 	}
-	answer, err := tx.managementStep(key.Algorithm, iso7816.AppendTLV(nil, tagWitness, nil), tagWitness)
+	return tx.proveManagement(key, answer)
+}
+
+// proveManagement answers the card's witness and challenges the card.
+func (tx *Tx) proveManagement(key ManagementKey, answer []byte) error {
+	block, err := key.block()
 	if err != nil {
 		return err
 	}
@@ -142,26 +162,30 @@ func insideTemplate(data []byte, want iso7816.Tag) ([]byte, error) {
 	return inner, nil
 }
 
-// managementAlgorithm finds the cipher of the card's management key: by its
-// metadata, or by the key's length. 24 bytes are 3DES then, as AES came with
-// metadata.
-func (tx *Tx) managementAlgorithm(keyBytes int) (ManagementAlgorithm, error) {
+// managementAlgorithms finds the cipher of the card's management key: by its
+// metadata, or else those that fit the key's length.
+func (tx *Tx) managementAlgorithms(keyBytes int) ([]ManagementAlgorithm, error) {
 	parts, err := tx.metadata(managementReference)
-	if err != nil && !noMetadata(err) {
-		return 0, err
+	if lost(err) {
+		return nil, err
 	}
 	if a, ok := iso7816.Find(parts, tagMetaAlgorithm); ok && len(a) == 1 {
-		return ManagementAlgorithm(a[0]), nil
+		return []ManagementAlgorithm{ManagementAlgorithm(a[0])}, nil
 	}
-	for _, a := range []ManagementAlgorithm{TripleDES, AES128, AES256} {
+	var fitting []ManagementAlgorithm
+	for _, a := range []ManagementAlgorithm{TripleDES, AES128, AES192, AES256} {
 		if a.KeyBytes() == keyBytes {
-			return a, nil
+			fitting = append(fitting, a)
 		}
 	}
-	return 0, fmt.Errorf("piv: management key of %d bytes; there are 16, 24 and 32", keyBytes)
+	if len(fitting) == 0 {
+		return nil, fmt.Errorf("piv: management key of %d bytes; there are 16, 24 and 32", keyBytes)
+	}
+	return fitting, nil
 }
 
-// SetManagementKey replaces the management key. Authenticate comes first.
+// SetManagementKey replaces the management key (YubiKey; on other cards it fails
+// with ErrUnsupported). Authenticate comes first.
 func (tx *Tx) SetManagementKey(key ManagementKey) error {
 	if _, err := key.block(); err != nil {
 		return err
@@ -169,7 +193,7 @@ func (tx *Tx) SetManagementKey(key ManagementKey) error {
 	data := append([]byte{byte(key.Algorithm), managementReference, byte(len(key.Key))}, key.Key...)
 	defer clear(data)
 	_, err := tx.command("set the management key", iso7816.Command{INS: insSetManagementKey, P1: 0xFF, P2: 0xFF, Data: data})
-	return err
+	return orUnsupported(err)
 }
 
 // Generate makes a key pair in a slot, in place of what is there, and returns the
@@ -177,7 +201,7 @@ func (tx *Tx) SetManagementKey(key ManagementKey) error {
 func (tx *Tx) Generate(slot Slot, a Algorithm, policy PINPolicy) (crypto.PublicKey, error) {
 	params := iso7816.AppendTLV(nil, 0x80, []byte{byte(a)})
 	if policy != PINPolicyDefault {
-		params = iso7816.AppendTLV(params, 0xAA, []byte{byte(policy)})
+		params = iso7816.AppendTLV(params, tagPINPolicy, []byte{byte(policy)})
 	}
 	data, err := tx.command(fmt.Sprintf("generate a key in slot %v", slot), iso7816.Command{
 		INS: insGenerate, P2: byte(slot), Data: iso7816.AppendTLV(nil, 0xAC, params), Ne: neAll,

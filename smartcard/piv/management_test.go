@@ -55,6 +55,24 @@ func TestManagementKey(t *testing.T) {
 	}
 }
 
+// TestAlgorithmWithoutMetadata has only the length of the key to go by, and the
+// card's refusals.
+func TestAlgorithmWithoutMetadata(t *testing.T) {
+	for _, a := range []piv.ManagementAlgorithm{piv.TripleDES, piv.AES128, piv.AES192, piv.AES256} {
+		plastic := virtual.NewCard()
+		key := piv.ManagementKey{Algorithm: a, Key: bytes.Repeat([]byte{5}, a.KeyBytes())}
+		administer(t, piv.New(plastic, piv.Options{}), func(tx *piv.Tx) error { return tx.SetManagementKey(key) })
+		card := piv.New(plain{plastic}, piv.Options{})
+		do(t, card, func(tx *piv.Tx) error { return tx.Authenticate(piv.ManagementKey{Key: key.Key}) })
+		err := card.Do(t.Context(), func(tx *piv.Tx) error {
+			return tx.Authenticate(piv.ManagementKey{Key: bytes.Repeat([]byte{6}, a.KeyBytes())})
+		})
+		if !errors.Is(err, smartcard.StatusSecurity) {
+			t.Errorf("%02X: wrong key: got %v, want 6982", byte(a), err)
+		}
+	}
+}
+
 // impostor is a card that accepts every management key without knowing it.
 type impostor struct{ smartcard.Card }
 

@@ -21,12 +21,18 @@ package piv
 
 import (
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/iso7816"
 )
 
@@ -42,13 +48,48 @@ const (
 	SlotCardAuthentication Slot = 0x9E // no PIN
 )
 
+// SlotAttestation holds the key with which a card attests that it generated
+// others itself (YubiKey).
+const SlotAttestation Slot = 0xF9
+
+// Slots for key management keys of the past, which open what was once encrypted
+// to them. A card may have none, or fewer than 20.
+const (
+	slotRetiredFirst Slot = 0x82
+	slotRetiredLast  Slot = 0x95
+)
+
 // Slots lists the slots that every card has.
 func Slots() []Slot {
 	return []Slot{SlotAuthentication, SlotSignature, SlotKeyManagement, SlotCardAuthentication}
 }
 
+// RetiredSlots lists the slots for retired key management keys, 82 to 95.
+func RetiredSlots() []Slot {
+	var all []Slot
+	for s := slotRetiredFirst; s <= slotRetiredLast; s++ {
+		all = append(all, s)
+	}
+	return all
+}
+
 // String is the key reference, such as "9c".
 func (s Slot) String() string { return fmt.Sprintf("%02x", byte(s)) }
+
+// ParseSlot reads a key reference as String writes it, in either case.
+func ParseSlot(reference string) (Slot, error) {
+	n, err := strconv.ParseUint(reference, 16, 8)
+	s := Slot(n)
+	if err == nil && len(reference) == 2 {
+		_, err = s.certificateObject()
+	}
+	if err != nil || len(reference) != 2 {
+		return 0, fmt.Errorf("piv: slot %q is not known; there are 9a, 9c, 9d, 9e, 82 to 95 and f9", reference)
+	}
+	return s, nil
+}
+
+func (s Slot) retired() bool { return s >= slotRetiredFirst && s <= slotRetiredLast }
 
 // certificateObject names the data object with the slot's certificate.
 func (s Slot) certificateObject() (ObjectID, error) {
@@ -61,6 +102,11 @@ func (s Slot) certificateObject() (ObjectID, error) {
 		return 0x5FC10B, nil
 	case SlotCardAuthentication:
 		return 0x5FC101, nil
+	case SlotAttestation:
+		return 0x5FFF01, nil
+	}
+	if s.retired() {
+		return 0x5FC10D + ObjectID(s-slotRetiredFirst), nil
 	}
 	return 0, fmt.Errorf("piv: slot %v is not known", s)
 }
@@ -68,40 +114,51 @@ func (s Slot) certificateObject() (ObjectID, error) {
 // An Algorithm is a kind of key pair, SP 800-78-4 table 6-2.
 type Algorithm byte
 
-// The algorithms. RSA-3072 and RSA-4096 are newer than most cards.
+// The algorithms. RSA-3072, RSA-4096, Ed25519 and X25519 are newer than most
+// cards; the numbers of the last three are the YubiKey's.
 const (
 	RSA2048   Algorithm = 0x07
 	RSA3072   Algorithm = 0x05
 	RSA4096   Algorithm = 0x16
 	ECDSAP256 Algorithm = 0x11
 	ECDSAP384 Algorithm = 0x14
+	Ed25519   Algorithm = 0xE0
+	X25519    Algorithm = 0xE1
 )
 
-var algorithmNames = map[Algorithm]string{
-	RSA2048: "rsa-2048", RSA3072: "rsa-3072", RSA4096: "rsa-4096", ECDSAP256: "ec-p256", ECDSAP384: "ec-p384",
+// algorithms has every algorithm and its name, the usual choices first.
+var algorithms = []struct {
+	id   Algorithm
+	name string
+}{
+	{ECDSAP256, "ec-p256"}, {ECDSAP384, "ec-p384"}, {RSA2048, "rsa-2048"}, {RSA3072, "rsa-3072"}, {RSA4096, "rsa-4096"},
+	{Ed25519, "ed25519"}, {X25519, "x25519"},
 }
 
 // String is the algorithm's name, such as "ec-p256".
 func (a Algorithm) String() string {
-	if name, ok := algorithmNames[a]; ok {
-		return name
+	for _, known := range algorithms {
+		if known.id == a {
+			return known.name
+		}
 	}
 	return fmt.Sprintf("algorithm %02X", byte(a))
 }
 
 // ParseAlgorithm reads a name as String writes it.
 func ParseAlgorithm(name string) (Algorithm, error) {
-	var known []string
-	for _, a := range []Algorithm{ECDSAP256, ECDSAP384, RSA2048, RSA3072, RSA4096} {
-		if a.String() == name {
-			return a, nil
+	var names []string
+	for _, known := range algorithms {
+		if known.name == name {
+			return known.id, nil
 		}
-		known = append(known, a.String())
+		names = append(names, known.name)
 	}
-	return 0, fmt.Errorf("piv: algorithm %q is not known; there are %s", name, strings.Join(known, ", "))
+	return 0, fmt.Errorf("piv: algorithm %q is not known; there are %s", name, strings.Join(names, ", "))
 }
 
-// AlgorithmOf tells which algorithm a public key is of.
+// AlgorithmOf tells which algorithm a public key is of: *rsa.PublicKey,
+// *ecdsa.PublicKey, ed25519.PublicKey or *ecdh.PublicKey.
 func AlgorithmOf(public crypto.PublicKey) (Algorithm, error) {
 	switch k := public.(type) {
 	case *rsa.PublicKey:
@@ -122,6 +179,21 @@ func AlgorithmOf(public crypto.PublicKey) (Algorithm, error) {
 			return ECDSAP384, nil
 		}
 		return 0, fmt.Errorf("piv: key on the curve %s", k.Curve.Params().Name)
+	case ed25519.PublicKey:
+		if len(k) == ed25519.PublicKeySize {
+			return Ed25519, nil
+		}
+		return 0, fmt.Errorf("piv: Ed25519 key of %d bytes", len(k))
+	case *ecdh.PublicKey:
+		switch k.Curve() {
+		case ecdh.P256():
+			return ECDSAP256, nil
+		case ecdh.P384():
+			return ECDSAP384, nil
+		case ecdh.X25519():
+			return X25519, nil
+		}
+		return 0, fmt.Errorf("piv: key on the curve %v", k.Curve())
 	}
 	return 0, fmt.Errorf("piv: public key of type %T", public)
 }
@@ -153,6 +225,48 @@ func (p PINPolicy) String() string {
 	}
 }
 
+// A TouchPolicy says when a key wants its card to be touched (YubiKey).
+type TouchPolicy byte
+
+// The touch policies.
+const (
+	TouchPolicyNever  TouchPolicy = 0x01
+	TouchPolicyAlways TouchPolicy = 0x02
+	TouchPolicyCached TouchPolicy = 0x03 // a touch serves for 15 seconds
+)
+
+// String is the policy's name.
+func (p TouchPolicy) String() string {
+	switch p {
+	case TouchPolicyNever:
+		return "never"
+	case TouchPolicyAlways:
+		return "always"
+	case TouchPolicyCached:
+		return "cached"
+	default:
+		return "default"
+	}
+}
+
+// ErrUnsupported means that the card lacks a function which only some cards
+// have. The error also wraps what the card said.
+var ErrUnsupported = errors.New("the card doesn't have this function")
+
+// lacksInstruction says if err means that the card doesn't know a command.
+func lacksInstruction(err error) bool {
+	return slices.ContainsFunc([]smartcard.Status{smartcard.StatusInstruction, smartcard.StatusFunction, smartcard.StatusClass},
+		func(s smartcard.Status) bool { return errors.Is(err, s) })
+}
+
+// orUnsupported marks such an error as ErrUnsupported.
+func orUnsupported(err error) error {
+	if lacksInstruction(err) {
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	return err
+}
+
 // Instructions, SP 800-73-4 part 2; those from 0xF7 are the YubiKey's.
 const (
 	insVerify           = 0x20
@@ -165,8 +279,10 @@ const (
 	insPutData          = 0xDB
 	insMetadata         = 0xF7
 	insSerial           = 0xF8
+	insAttest           = 0xF9
 	insReset            = 0xFB
 	insVersion          = 0xFD
+	insImport           = 0xFE
 	insSetManagementKey = 0xFF
 
 	// neAll asks for as much as the card has.
@@ -179,6 +295,7 @@ const (
 	tagWitness   iso7816.Tag = 0x80
 	tagChallenge iso7816.Tag = 0x81
 	tagResponse  iso7816.Tag = 0x82
+	tagExponent  iso7816.Tag = 0x85
 )
 
 // applicationID is PIV's name without the version.

@@ -1,8 +1,11 @@
 package piv
 
 import (
+	"bytes"
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"errors"
@@ -20,6 +23,7 @@ const (
 	tagMetaOrigin    iso7816.Tag = 0x03
 	tagMetaPublic    iso7816.Tag = 0x04
 	tagMetaDefault   iso7816.Tag = 0x05
+	tagMetaRetries   iso7816.Tag = 0x06
 
 	originGenerated = 0x01
 )
@@ -33,6 +37,7 @@ type KeyInfo struct {
 
 	// What follows comes from metadata and is zero on cards without.
 	PINPolicy       PINPolicy
+	TouchPolicy     TouchPolicy
 	GeneratedOnCard bool
 }
 
@@ -52,7 +57,7 @@ func (tx *Tx) KeyInfo(slot Slot) (KeyInfo, error) {
 		return parseKeyInfo(slot, parts)
 	case errors.Is(err, smartcard.StatusNoReference):
 		return KeyInfo{}, fmt.Errorf("piv: no key in slot %v: %w", slot, smartcard.StatusNotFound)
-	case !noMetadata(err):
+	case !lacksInstruction(err):
 		return KeyInfo{}, err
 	}
 	cert, err := tx.Certificate(slot)
@@ -79,18 +84,13 @@ func (tx *Tx) metadata(reference byte) ([]iso7816.TLV, error) {
 	return parts, nil
 }
 
-// noMetadata says if err means that the card has no metadata at all.
-func noMetadata(err error) bool {
-	return errors.Is(err, smartcard.StatusInstruction) || errors.Is(err, smartcard.StatusFunction)
-}
-
 func parseKeyInfo(slot Slot, parts []iso7816.TLV) (KeyInfo, error) {
 	var info KeyInfo
 	if a, ok := iso7816.Find(parts, tagMetaAlgorithm); ok && len(a) == 1 {
 		info.Algorithm = Algorithm(a[0])
 	}
 	if p, ok := iso7816.Find(parts, tagMetaPolicy); ok && len(p) == 2 {
-		info.PINPolicy = PINPolicy(p[0])
+		info.PINPolicy, info.TouchPolicy = PINPolicy(p[0]), TouchPolicy(p[1])
 	}
 	if o, ok := iso7816.Find(parts, tagMetaOrigin); ok && len(o) == 1 {
 		info.GeneratedOnCard = o[0] == originGenerated
@@ -122,6 +122,12 @@ func parsePublicKey(a Algorithm, encoded []byte) (crypto.PublicKey, error) {
 	case ECDSAP384:
 		point, _ := iso7816.Find(parts, 0x86)
 		public, err = ecdsa.ParseUncompressedPublicKey(elliptic.P384(), point)
+	case Ed25519:
+		point, _ := iso7816.Find(parts, 0x86)
+		public = ed25519.PublicKey(bytes.Clone(point))
+	case X25519:
+		point, _ := iso7816.Find(parts, 0x86)
+		public, err = ecdh.X25519().NewPublicKey(point)
 	default:
 		return nil, fmt.Errorf("%v is not supported", a)
 	}

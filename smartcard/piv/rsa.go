@@ -3,6 +3,7 @@ package piv
 import (
 	"bytes"
 	"crypto"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/subtle"
 	"encoding/binary"
@@ -28,6 +29,40 @@ func padPKCS1v15(size int, hash crypto.Hash, digest []byte) ([]byte, error) {
 	block := bytes.Repeat([]byte{0xFF}, size)
 	block[0], block[1] = 0x00, 0x01
 	copy(block[size-len(tail):], tail)
+	return block, nil
+}
+
+// padPSS makes the block of an RSA-PSS signature, EMSA-PSS-ENCODE of RFC 8017
+// section 9.1.1. saltBytes may be one of the constants of crypto/rsa.
+func padPSS(modulusBits int, hash crypto.Hash, digest []byte, saltBytes int) ([]byte, error) {
+	if _, ok := digestInfo[hash]; !ok || len(digest) != hash.Size() {
+		return nil, fmt.Errorf("piv: RSA signatures are with SHA-256, SHA-384 or SHA-512, not with %v of %d bytes", hash, len(digest))
+	}
+	bits, n := modulusBits-1, hash.Size()
+	size := (bits + 7) / 8
+	switch saltBytes {
+	case rsa.PSSSaltLengthAuto:
+		saltBytes = size - n - 2
+	case rsa.PSSSaltLengthEqualsHash:
+		saltBytes = n
+	}
+	if saltBytes < 0 || saltBytes > size-n-2 {
+		return nil, fmt.Errorf("piv: RSA-PSS salt of %d bytes, want 0 to %d", saltBytes, size-n-2)
+	}
+	salt := make([]byte, saltBytes)
+	rand.Read(salt) // never fails
+	h := hash.New()
+	h.Write(make([]byte, 8))
+	h.Write(digest)
+	h.Write(salt)
+	block := make([]byte, size)
+	db, hashed := block[:size-n-1], block[size-n-1:size-1]
+	copy(hashed, h.Sum(nil))
+	db[len(db)-saltBytes-1] = 0x01
+	copy(db[len(db)-saltBytes:], salt)
+	maskMGF1(db, hash, hashed)
+	db[0] &= 0xFF >> (8*size - bits)
+	block[size-1] = 0xBC
 	return block, nil
 }
 

@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rsa"
-	_ "crypto/sha256" // the hashes of OAEP and of signatures
-	_ "crypto/sha512"
+	"crypto/ecdh"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +59,8 @@ type Session struct {
 	pin    []byte // nil until asked for, and after it was wrong
 	proven bool   // the card has accepted it
 	closed bool
+
+	pinFor9E bool // the card has refused 9e without
 }
 
 // NewSession starts a session. Nothing is asked or sent before a key is used.
@@ -88,140 +87,90 @@ func (s *Session) dropPIN() {
 }
 
 // Signer returns the key of a slot, which has this public key: known from a
-// certificate, or from Card.PublicKey. RSA signatures are PKCS #1 v1.5, ECDSA
-// ones ASN.1. Each is verified before it is returned.
+// certificate, or from Card.PublicKey. RSA signatures are PKCS #1 v1.5, or PSS if
+// *rsa.PSSOptions say so, ECDSA ones ASN.1. Each is verified before it is
+// returned.
 func (s *Session) Signer(slot Slot, public crypto.PublicKey) (crypto.Signer, error) {
-	a, err := AlgorithmOf(public)
-	if err != nil {
-		return nil, err
-	}
-	return &sessionKey{session: s, slot: slot, algorithm: a, public: public}, nil
+	return newSigner(slot, public, s.operator(slot, public))
 }
 
 // Decrypter returns the RSA key of a slot; see Signer. It decrypts RSAES-OAEP,
 // and wants *rsa.OAEPOptions with SHA-256, SHA-384 or SHA-512.
 func (s *Session) Decrypter(slot Slot, public crypto.PublicKey) (crypto.Decrypter, error) {
-	a, err := AlgorithmOf(public)
-	if err != nil {
-		return nil, err
-	}
-	if _, ok := public.(*rsa.PublicKey); !ok {
-		return nil, fmt.Errorf("piv: slot %v holds an %v key, only RSA keys decrypt", slot, a)
-	}
-	return &sessionKey{session: s, slot: slot, algorithm: a, public: public}, nil
+	return newDecrypter(slot, public, s.operator(slot, public))
 }
 
-// sessionKey is a private key on the card.
-type sessionKey struct {
-	session   *Session
-	slot      Slot
-	algorithm Algorithm
-	public    crypto.PublicKey
+// KeyExchanger returns the EC or X25519 key of a slot for key agreement; see
+// Signer. An *ecdsa.PublicKey serves as well as an *ecdh.PublicKey.
+func (s *Session) KeyExchanger(slot Slot, public crypto.PublicKey) (ecdh.KeyExchanger, error) {
+	return newKeyExchanger(slot, public, s.operator(slot, public))
 }
 
-func (k *sessionKey) Public() crypto.PublicKey { return k.public }
-
-// Sign signs a digest. The card's own randomness is used, not rand.
-func (k *sessionKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if h := opts.HashFunc(); h != 0 && len(digest) != h.Size() {
-		return nil, fmt.Errorf("piv: digest of %d bytes, %v has %d", len(digest), h, h.Size())
-	}
-	switch public := k.public.(type) {
-	case *rsa.PublicKey:
-		if _, ok := opts.(*rsa.PSSOptions); ok {
-			return nil, errors.New("piv: RSA-PSS is not supported, use PKCS #1 v1.5")
-		}
-		block, err := padPKCS1v15(public.Size(), opts.HashFunc(), digest)
+func (s *Session) operator(slot Slot, public crypto.PublicKey) func(iso7816.Tag, []byte) ([]byte, error) {
+	return func(tag iso7816.Tag, in []byte) ([]byte, error) {
+		a, err := AlgorithmOf(public)
 		if err != nil {
 			return nil, err
 		}
-		sig, err := k.operate(block)
-		if err != nil {
-			return nil, err
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
+			return nil, errSessionClosed
 		}
-		if rsa.VerifyPKCS1v15(public, opts.HashFunc(), digest, sig) != nil {
-			return nil, fmt.Errorf("piv: slot %v: %w", k.slot, ErrWrongKey)
-		}
-		return sig, nil
-	case *ecdsa.PublicKey:
-		sig, err := k.operate(fitDigest(digest, (public.Curve.Params().BitSize+7)/8))
-		if err != nil {
-			return nil, err
-		}
-		if !ecdsa.VerifyASN1(public, digest, sig) {
-			return nil, fmt.Errorf("piv: slot %v: %w", k.slot, ErrWrongKey)
-		}
-		return sig, nil
-	}
-	return nil, fmt.Errorf("piv: key of type %T", k.public) // AlgorithmOf lets none through
-}
-
-// fitDigest gives a digest the length of the curve, as ECDSA does: it keeps the
-// leftmost bits of a longer one, and cards want the whole length of a shorter.
-func fitDigest(digest []byte, size int) []byte {
-	if len(digest) >= size {
-		return digest[:size]
-	}
-	return append(make([]byte, size-len(digest)), digest...)
-}
-
-// Decrypt opens an RSAES-OAEP message. Whatever is wrong with the message, the
-// error is rsa.ErrDecryption.
-func (k *sessionKey) Decrypt(_ io.Reader, msg []byte, opts crypto.DecrypterOpts) ([]byte, error) {
-	oaep, ok := opts.(*rsa.OAEPOptions)
-	if !ok {
-		return nil, fmt.Errorf("piv: decryption options of type %T, want *rsa.OAEPOptions", opts)
-	}
-	if _, _, err := oaepHashes(oaep); err != nil {
-		return nil, err
-	}
-	if len(msg) != k.public.(*rsa.PublicKey).Size() {
-		return nil, rsa.ErrDecryption
-	}
-	block, err := k.operate(msg)
-	if err != nil {
-		if errors.Is(err, smartcard.StatusWrongData) { // a number beyond the modulus
-			return nil, rsa.ErrDecryption
-		}
-		return nil, err
-	}
-	return unpadOAEP(block, oaep)
-}
-
-// operate lets the card use the private key on in. The PIN comes immediately
-// before, which is what slot 9c demands and what the others, whose PIN was
-// withdrawn after its last use, need as well.
-func (k *sessionKey) operate(in []byte) ([]byte, error) {
-	s := k.session
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, errSessionClosed
-	}
-	if k.slot != SlotCardAuthentication {
-		if err := s.askPIN(k.slot); err != nil {
-			return nil, err
-		}
-	}
-	var out []byte
-	err := s.card.Do(s.ctx, func(tx *Tx) error {
-		if k.slot != SlotCardAuthentication {
-			if err := s.verify(tx); err != nil {
-				return err
+		use := func(tx *Tx) ([]byte, error) { return tx.usePrivateKey(slot, a, tag, in) }
+		if slot == SlotCardAuthentication && !s.pinFor9E {
+			out, err := s.operate(slot, false, use)
+			if !errors.Is(err, smartcard.StatusSecurity) {
+				return out, err
 			}
+			s.pinFor9E = true // its issuer has given this key another policy
 		}
-		var err error
-		out, err = tx.usePrivateKey(k.slot, k.algorithm, in)
-		return err
-	})
-	if err != nil {
+		return s.operate(slot, true, use)
+	}
+}
+
+// operate uses a private key in a transaction of its own. The PIN comes
+// immediately before, which is what slot 9c demands and what the others, whose
+// PIN was withdrawn after its last use, need as well.
+//
+// If another program resets the card before the key was used, operate begins
+// again, once: two programs that share a card must both get ahead.
+func (s *Session) operate(slot Slot, withPIN bool, use func(tx *Tx) ([]byte, error)) ([]byte, error) {
+	if withPIN {
+		if err := s.askPIN(slot); err != nil {
+			return nil, notUsed(slot, err)
+		}
+	}
+	for attempt := 0; ; attempt++ {
+		var out []byte
+		err := s.card.Do(s.ctx, func(tx *Tx) (err error) {
+			if withPIN {
+				if err := s.verify(tx); err != nil {
+					return err
+				}
+			}
+			out, err = use(tx)
+			return err
+		})
+		if err == nil {
+			return out, nil
+		}
 		clear(out)
-		return nil, err
+		err = notUsed(slot, err)
+		var interrupted *InterruptedError
+		if attempt > 0 || !errors.As(err, &interrupted) || interrupted.KeyUsed || !errors.Is(err, smartcard.ErrReset) || withPIN && s.pin == nil {
+			return nil, err
+		}
 	}
-	if rsaKey, ok := k.public.(*rsa.PublicKey); ok && len(out) != rsaKey.Size() {
-		return nil, fmt.Errorf("piv: slot %v: %d bytes, want %d: %w", k.slot, len(out), rsaKey.Size(), ErrWrongKey)
+}
+
+// notUsed makes of an interruption before the key's turn an *InterruptedError.
+func notUsed(slot Slot, err error) error {
+	var interrupted *InterruptedError
+	if !errors.Is(err, smartcard.ErrUnavailable) || errors.As(err, &interrupted) {
+		return err
 	}
-	return out, nil
+	return &InterruptedError{Slot: slot, Err: err}
 }
 
 // askPIN sees to it that the session has a PIN to try.
@@ -278,22 +227,8 @@ func (s *Session) verify(tx *Tx) error {
 	switch {
 	case err == nil:
 		s.proven = true
-	case errors.As(err, &refused), errors.Is(err, ErrPINFormat):
+	case errors.As(err, &refused), errors.Is(err, ErrPINFormat), !s.proven:
 		s.dropPIN()
 	}
 	return err
-}
-
-// usePrivateKey is GENERAL AUTHENTICATE: 7C { 82, 81 in } gives 7C { 82 out }.
-func (tx *Tx) usePrivateKey(slot Slot, a Algorithm, in []byte) ([]byte, error) {
-	body := iso7816.AppendTLV(nil, tagResponse, nil)
-	body = iso7816.AppendTLV(body, tagChallenge, in)
-	data, err := tx.command(fmt.Sprintf("use the key of slot %v", slot), iso7816.Command{
-		INS: insAuthenticate, P1: byte(a), P2: byte(slot),
-		Data: iso7816.AppendTLV(nil, tagTemplate, body), Ne: neAll,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return insideTemplate(data, tagResponse)
 }

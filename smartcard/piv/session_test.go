@@ -95,7 +95,8 @@ func TestSignRefuses(t *testing.T) {
 		"another hash's length": crypto.SHA384,
 		"SHA-1":                 crypto.SHA1,
 		"no hash":               crypto.Hash(0),
-		"PSS":                   &rsa.PSSOptions{Hash: crypto.SHA256},
+		"PSS with SHA-1":        &rsa.PSSOptions{Hash: crypto.SHA1},
+		"PSS, salt too long":    &rsa.PSSOptions{Hash: crypto.SHA256, SaltLength: 300},
 	} {
 		if _, err := signer.Sign(nil, digest[:], opts); err == nil {
 			t.Errorf("%s: no error", name)
