@@ -109,11 +109,15 @@ func TestNothingIsOverwritten(t *testing.T) {
 		t.Errorf("over existing outputs: %v", err)
 	}
 	r.out = filepath.Join(t.TempDir(), "other")
-	if _, err := r.run(t); err == nil || !strings.Contains(err.Error(), `has a key "cert-sign" already`) {
+	if _, err := r.run(t); err == nil || !strings.Contains(err.Error(), "has keys already that are to be made: cert-sign, cert-sign-next: use another token") {
 		t.Errorf("over existing keys: %v", err)
 	}
 	if _, err := os.Stat(r.out); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a refused ceremony wrote something: %v", err)
+	}
+	// All are told at once, with what to do.
+	if _, err := r.run(t); err == nil || !strings.Contains(err.Error(), "token payment-ca: has keys already that are to be made: cert-sign, sign, key-exchange: ") || !strings.Contains(err.Error(), "set-hsm keys delete") {
+		t.Errorf("over existing keys: %v", err)
 	}
 	r.out = out
 	if !bytes.Equal(r.file(t, "root.pem"), before) {
@@ -176,6 +180,50 @@ func TestTokenFailures(t *testing.T) {
 				t.Errorf("verify: %v, %v", err, report.Err())
 			}
 		})
+	}
+}
+
+// What failed says what is left and what to do. Where files and libraries lie is not for the transcript.
+func TestFailureIsTold(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, short)
+	r.tokens["geo-ca"].Spoil = func(*ceremony.KeyInfo) error {
+		return fmt.Errorf("library /opt/vendor/lib/p11.so: open %s/key.db: device error", r.out)
+	}
+	_, err := r.run(t)
+	for _, want := range []string{
+		"library /opt/vendor/lib/p11.so: ", "the key may be in the token all the same", "another try wants another output", "stands in " + r.out,
+		"to be deleted before another try (set-hsm keys delete): root-ca/cert-sign, root-ca/cert-sign-next, brand-ca/cert-sign, brand-ca/mac",
+		"signed and valid, whatever becomes of this ceremony: root.pem, brand.pem",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error has no %q: %v", want, err)
+		}
+	}
+	for _, name := range []string{"transcript.jsonl", "transcript.txt"} {
+		if got := r.file(t, name); bytes.Contains(got, []byte("/opt")) || bytes.Contains(got, []byte(r.out)) || !bytes.Contains(got, []byte("library p11.so: open key.db: device error")) {
+			t.Errorf("%s has a path, or not the error:\n%s", name, got)
+		}
+	}
+}
+
+// Of a ceremony that was killed, verify tells what may be in the tokens.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, short)
+	r.hold(t)
+	lines := bytes.SplitAfter(r.file(t, "transcript.jsonl"), []byte("\n"))
+	var killed []byte
+	for _, l := range lines {
+		if killed = append(killed, l...); bytes.Contains(l, []byte(`"shown":{"step":3,`)) {
+			break
+		}
+	}
+	r.put(t, "transcript.jsonl", killed)
+	report, err := ceremony.Verify(r.out, nil)
+	const want = "did not come to its end; keys that it made, or began to make: root-ca/cert-sign, root-ca/cert-sign-next, brand-ca/cert-sign"
+	if err != nil || report.Err() == nil || !strings.HasSuffix(report.Err().Error(), want) {
+		t.Errorf("verify: %v, %v", err, report.Err())
 	}
 }
 

@@ -112,8 +112,8 @@ func (c *checker) checkHead() {
 		c.fail(c.lines["officers"], "officers: %d of %d required: want at least one, and at most all", o.Required, len(o.Names))
 	}
 	for i, name := range o.Names {
-		if !isPrintable(name) || strings.TrimSpace(name) != name {
-			c.fail(c.lines["officers"], "officers: name %q cannot be typed", name)
+		if !isPrintable(name) || strings.Join(strings.Fields(name), " ") != name {
+			c.fail(c.lines["officers"], "officers: name %q: want words with single spaces, at most %d bytes", name, nameSizeMax)
 		}
 		if slices.ContainsFunc(o.Names[:i], func(s string) bool { return strings.EqualFold(s, name) }) {
 			c.fail(c.lines["officers"], "officers: %s twice", name)

@@ -1,10 +1,15 @@
 package ceremony_test
 
 import (
+	"bytes"
 	"crypto"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/asn1"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -42,12 +47,69 @@ func (r *room) resign(t *testing.T, lines []string) {
 		t.Fatal(err)
 	}
 	r.put(t, "transcript.jsonl", forged)
-	r.put(t, "transcript.sig", signature)
+	r.put(t, "transcript.sig", withS(t, signature, func(s, other *big.Int) bool { return s.Cmp(other) < 0 }))
 	readable, err := ceremony.Readable(forged)
 	if err != nil {
 		return // the test is about what cannot be read
 	}
 	r.put(t, "transcript.txt", readable)
+}
+
+// withS gives the form of a signature on P-256 that is wanted: of (r, s) and (r, n-s) both verify.
+func withS(t *testing.T, signature []byte, want func(s, other *big.Int) bool) []byte {
+	t.Helper()
+	var pair struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(signature, &pair); err != nil {
+		t.Fatal(err)
+	}
+	if other := new(big.Int).Sub(elliptic.P256().Params().N, pair.S); !want(pair.S, other) {
+		pair.S = other
+	}
+	out, err := asn1.Marshal(pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// The other form of a signature is another signature, though it verifies.
+func TestVerifyFindsTheOtherSignature(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, short)
+	r.hold(t)
+	good := r.file(t, "transcript.sig")
+	r.put(t, "transcript.sig", withS(t, good, func(s, other *big.Int) bool { return s.Cmp(other) > 0 }))
+	wantOnly(t, r.out, "transcript.sig", "it is not a signature as a ceremony writes it")
+	cert := r.file(t, "brand.pem")
+	x := r.cert(t, "brand.pem").X509
+	outer := struct {
+		TBS, Algorithm asn1.RawValue
+		Signature      asn1.BitString
+	}{}
+	if _, err := asn1.Unmarshal(x.Raw, &outer); err != nil {
+		t.Fatal(err)
+	}
+	changed := withS(t, outer.Signature.Bytes, func(s, _ *big.Int) bool { return s.Cmp(ecdsaS(t, outer.Signature.Bytes)) != 0 })
+	outer.Signature = asn1.BitString{Bytes: changed, BitLength: 8 * len(changed)}
+	raw, err := asn1.Marshal(outer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.put(t, "transcript.sig", good)
+	r.put(t, "brand.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}))
+	if err := r.cert(t, "brand.pem").SignedBy(r.cert(t, "root.pem")); err != nil || bytes.Equal(cert, r.file(t, "brand.pem")) {
+		t.Fatalf("the changed certificate is no attack: %v", err)
+	}
+	wantOnly(t, r.out, "brand.pem", "was changed")
+}
+
+func ecdsaS(t *testing.T, signature []byte) *big.Int {
+	t.Helper()
+	var pair struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(signature, &pair); err != nil {
+		t.Fatal(err)
+	}
+	return pair.S
 }
 
 func (r *room) put(t *testing.T, name string, data []byte) {
@@ -95,6 +157,12 @@ var forgeries = map[string]struct {
 	"another format": {func(l string) []string {
 		return []string{strings.Replace(l, `"format":1`, `"format":2`, 1)}
 	}, "it is of format 2, and this software reads 1: use test v1"},
+	"two things in a line": {func(l string) []string {
+		return []string{strings.Replace(l, `"end":{`, `"file":{"step":1,"name":"x","sha256":""},"end":{`, 1)}
+	}, "is not as a ceremony writes it"},
+	"time that runs back": {func(l string) []string {
+		return []string{strings.Replace(l, `{"seq":1,"time":"2026-06-15`, `{"seq":1,"time":"2026-06-16`, 1)}
+	}, "line 2 is earlier than the line before"},
 	"an unknown field": {func(l string) []string {
 		return []string{strings.Replace(l, `"begin":{`, `"begin":{"x":1,`, 1)}
 	}, `unknown field "x"`},

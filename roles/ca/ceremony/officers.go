@@ -30,6 +30,9 @@ func (s *session) confirm(ctx context.Context, n int) error {
 	if s.officers.Required == 0 {
 		return nil
 	}
+	if s.untold != nil {
+		return fmt.Errorf("not confirmed: officers could not see all that was shown: %w", s.untold)
+	}
 	s.say("confirmation word: %s", want)
 	tries := triesMax
 	var done []string
@@ -56,7 +59,8 @@ func (s *session) confirm(ctx context.Context, n int) error {
 	return nil
 }
 
-// wrongAnswer is an answer that can be given again.
+// wrongAnswer is what is wrong with an answer that can be given again. It ends up in the transcript, and
+// never holds the answer: that may be a PIN, typed too early.
 type wrongAnswer string
 
 func (e wrongAnswer) Error() string { return string(e) }
@@ -70,7 +74,7 @@ func (s *session) officer(ctx context.Context, nth int, done []string) (string, 
 	i := slices.IndexFunc(s.officers.Names, func(name string) bool { return strings.EqualFold(name, answer) })
 	switch {
 	case i < 0:
-		return "", wrongAnswer(fmt.Sprintf("%q is not an officer of this ceremony", answer))
+		return "", wrongAnswer("that is no officer of this ceremony: want " + strings.Join(s.officers.Names, ", "))
 	case slices.Contains(done, s.officers.Names[i]):
 		return "", wrongAnswer(fmt.Sprintf("%s has confirmed this step: another officer must", s.officers.Names[i]))
 	}
@@ -83,7 +87,7 @@ func (s *session) wordOf(ctx context.Context, name, want string) error {
 		return err
 	}
 	if !strings.EqualFold(answer, want) {
-		return wrongAnswer(fmt.Sprintf("%q is not the confirmation word of this step", answer))
+		return wrongAnswer("that is not the confirmation word of this step")
 	}
 	return nil
 }
@@ -106,7 +110,7 @@ func (s *session) ask(ctx context.Context, prompt string) (string, error) {
 	case a := <-got:
 		return strings.TrimSpace(a.text), a.err
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return "", context.Cause(ctx)
 	}
 }
 

@@ -108,14 +108,14 @@ func TestOfficersAreHeldToIt(t *testing.T) {
 		told   string
 		answer func(int, string, string) (string, error)
 	}{
-		"a wrong word once": {"", `"00000000" is not the confirmation word of this step: again`, func(asked int, q, word string) (string, error) {
+		"a wrong word once": {"", "that is not the confirmation word of this step: again", func(asked int, q, word string) (string, error) {
 			if asked == 1 {
 				return "00000000", nil
 			}
 			return willing([]string{"Anna Holm", "Bent Krag"}[asked/2%2])(asked, q, word)
 		}},
 		"only wrong words":       {"step 1: generate root-ca/cert-sign: not confirmed: 3 wrong answers", "", func(_ int, q, _ string) (string, error) { return good(0, q, "ffffffff") }},
-		"a stranger":             {`not confirmed: 3 wrong answers, the last: "Mallory" is not an officer`, "", willing("Mallory")},
+		"a stranger":             {"not confirmed: 3 wrong answers, the last: that is no officer of this ceremony: want Anna Holm, Bent Krag, Carla Dahl", "", willing("Mallory")},
 		"the same officer twice": {"Anna Holm has confirmed this step: another officer must", "", willing("Anna Holm")},
 		"nothing":                {"3 wrong answers", "", func(int, string, string) (string, error) { return "", nil }},
 		"the word of another step": {"step 2: generate root-ca/cert-sign-next: not confirmed: 3 wrong answers", "", func(_ int, q, word string) (string, error) {
@@ -177,6 +177,48 @@ func TestInterrupted(t *testing.T) {
 	}
 	if !bytes.Contains(r.file(t, "transcript.jsonl"), []byte(`"failed":{"error":"step 1: generate root-ca/cert-sign: not confirmed: context canceled"`)) {
 		t.Error("the transcript does not tell it")
+	}
+}
+
+// Who types a PIN too early, or in the wrong place, does not put it into the transcript.
+func TestAnswersAreNotKept(t *testing.T) {
+	t.Parallel()
+	for _, typed := range [][]string{{"83651947"}, {"Anna Holm", "83651947"}} {
+		r := newRoom(t, attended)
+		c := &crew{answer: func(asked int, _, _ string) (string, error) { return typed[asked%len(typed)], nil }}
+		if err := r.attend(t, t.Context(), c); err == nil || strings.Contains(err.Error(), "83651947") {
+			t.Errorf("got %v", err)
+		}
+		for _, name := range []string{"transcript.jsonl", "transcript.txt"} {
+			if bytes.Contains(r.file(t, name), []byte("83651947")) {
+				t.Errorf("%s holds what was typed", name)
+			}
+		}
+	}
+}
+
+// dim is a screen that shows nothing but questions.
+type dim struct{ *crew }
+
+func (d dim) Write(p []byte) (int, error) {
+	d.crew.Write(p)
+	if bytes.HasSuffix(p, []byte(": ")) {
+		return len(p), nil
+	}
+	return 0, errors.New("screen off")
+}
+
+// What officers could not see they do not confirm.
+func TestOfficersWhoSeeNothing(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, attended)
+	c := &crew{answer: willing("Anna Holm", "Bent Krag")}
+	_, err := ceremony.Run(t.Context(), r.plan, ceremony.Room{
+		Open:   func(_ context.Context, name string) (ceremony.Token, error) { return r.tokens[name], nil },
+		Output: r.out, Officers: c, Notice: dim{c}, Now: time.Now,
+	})
+	if err == nil || !strings.Contains(err.Error(), "officers could not see all that was shown: screen off") || c.asked != 0 {
+		t.Errorf("%d answers, %v", c.asked, err)
 	}
 }
 

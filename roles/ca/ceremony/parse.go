@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -24,6 +26,9 @@ func Parse(source []byte) (*Plan, error) {
 	if len(source) > planBytesMax {
 		return nil, fmt.Errorf("the file is larger than %d bytes", planBytesMax)
 	}
+	if err := checkLegible(source); err != nil {
+		return nil, err
+	}
 	dec := yaml.NewDecoder(bytes.NewReader(source))
 	var doc, second yaml.Node
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
@@ -34,7 +39,7 @@ func Parse(source []byte) (*Plan, error) {
 	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the file has a second document: a ceremony is one")
 	}
-	if err := refuseAliases(&doc); err != nil {
+	if err := checkPlain(&doc); err != nil {
 		return nil, err
 	}
 	p := &Plan{source: bytes.Clone(source)}
@@ -44,12 +49,31 @@ func Parse(source []byte) (*Plan, error) {
 	return p, p.check()
 }
 
-func refuseAliases(n *yaml.Node) error {
-	if n.Kind == yaml.AliasNode || n.Anchor != "" {
+// checkLegible refuses what reviewers do not see, or what has them see something else: control
+// characters, and those that turn the direction of the text.
+func checkLegible(source []byte) error {
+	for i, text := range strings.Split(string(source), "\n") {
+		for _, r := range strings.TrimSuffix(text, "\r") {
+			if r != '\t' && !unicode.IsPrint(r) {
+				return fmt.Errorf("line %d: the character %U cannot be seen", i+1, r)
+			}
+		}
+	}
+	return nil
+}
+
+// checkPlain refuses values that are not what they look like.
+func checkPlain(n *yaml.Node) error {
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
 		return fmt.Errorf("line %d: anchors and aliases are not allowed", n.Line)
+	case n.Style&yaml.TaggedStyle != 0:
+		return fmt.Errorf("line %d: tags are not allowed", n.Line)
+	case strings.ContainsFunc(n.Value, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("line %d: the value %q has characters that cannot be seen", n.Line, n.Value)
 	}
 	for _, c := range n.Content {
-		if err := refuseAliases(c); err != nil {
+		if err := checkPlain(c); err != nil {
 			return err
 		}
 	}

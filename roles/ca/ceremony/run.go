@@ -2,12 +2,15 @@ package ceremony
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -67,6 +70,7 @@ type session struct {
 	inTok   []string           // keys that were made and are in tokens now
 	files   []FileSummary
 	log     *transcript
+	untold  error // why those present do not know all that was said
 }
 
 // Run holds the ceremony.
@@ -127,6 +131,7 @@ func (s *session) checkOutput() error {
 // openTokens opens every token and looks that each is another one, has none of the keys that are to be
 // made, and all that are to be used.
 func (s *session) openTokens(ctx context.Context) error {
+	var errs []error
 	serials := make(map[string]string)
 	for _, name := range s.Tokens() {
 		t, err := s.room.Open(ctx, name)
@@ -144,13 +149,14 @@ func (s *session) openTokens(ctx context.Context) error {
 			return fmt.Errorf("token %s: %w", name, err)
 		}
 		if err := s.checkKeys(name, keys); err != nil {
-			return fmt.Errorf("token %s: %w", name, err)
+			errs = append(errs, fmt.Errorf("token %s: %w", name, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (s *session) checkKeys(token string, keys []KeyInfo) error {
+	var taken []string
 	for _, st := range s.steps {
 		if !st.isKey() || st.token() != token {
 			continue
@@ -163,7 +169,8 @@ func (s *session) checkKeys(token string, keys []KeyInfo) error {
 		}
 		switch {
 		case st.kind == generate && len(found) > 0:
-			return fmt.Errorf("has a key %q already: use another token, or another label", st.label())
+			taken = append(taken, st.label())
+			continue
 		case st.kind == generate:
 			continue
 		case len(found) != 1:
@@ -173,6 +180,9 @@ func (s *session) checkKeys(token string, keys []KeyInfo) error {
 			return fmt.Errorf("key %s: %w", st.label(), err)
 		}
 		s.reports[st.name] = found[0]
+	}
+	if len(taken) > 0 {
+		return fmt.Errorf("has keys already that are to be made: %s: use another token, or, if they are of a ceremony that failed, delete them with set-hsm keys delete", strings.Join(taken, ", "))
 	}
 	return nil
 }
@@ -206,8 +216,8 @@ func (s *session) hold(ctx context.Context, inputs map[string][]byte) error {
 		}
 	}
 	for i, st := range s.steps {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		do := s.signStep
 		if st.isKey() {
@@ -241,7 +251,7 @@ func (s *session) keyStepOf(ctx context.Context, n int, st *step) error {
 			return err
 		})
 		if err != nil {
-			return err
+			return fmt.Errorf("%w; the key may be in the token all the same: look with set-hsm keys list", err)
 		}
 		report, s.inTok = &made, append(s.inTok, st.name)
 	}
@@ -319,7 +329,7 @@ func (s *session) patiently(what string, do func() error) error {
 	return err
 }
 
-// write writes a file that must not be there yet, to the disk.
+// write writes a file that must not be there yet, to the disk: all of it, or none.
 func (s *session) write(name string, data []byte) error {
 	f, err := os.OpenFile(s.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
@@ -327,7 +337,7 @@ func (s *session) write(name string, data []byte) error {
 	}
 	_, err = f.Write(data)
 	if err := errors.Join(err, f.Sync(), f.Close(), syncDir(s.room.Output)); err != nil {
-		return fmt.Errorf("output: %w", err)
+		return fmt.Errorf("output: %w", errors.Join(err, os.Remove(f.Name())))
 	}
 	s.files = append(s.files, FileSummary{name, digest(data)})
 	return nil
@@ -360,25 +370,47 @@ func (s *session) finish() error {
 	if err := s.write(signatureFile, signature); err != nil {
 		return err
 	}
-	return s.write(readableFile, render(s.log.lines, s.log.raw))
+	if err := s.write(readableFile, render(s.log.lines, s.log.raw)); err != nil {
+		return err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(s.keys[id])
+	s.say("write down what ceremony verify must tell: signed by %s, public key SHA-256 %s", id, digest(spki))
+	return err
 }
 
-// failed ends the transcript of a ceremony that failed, and says what is left of it.
+// failed ends the transcript of a ceremony that failed, and says what is left of it and how to begin anew.
 func (s *session) failed(err error) error {
-	f := &failedAt{Error: err.Error(), Keys: append([]string{}, s.inTok...), Files: []string{}}
+	f := &failedAt{Error: s.withoutPaths(err.Error()), Keys: append([]string{}, s.inTok...), Files: []string{}}
+	var signed []string
 	for _, file := range s.files {
 		f.Files = append(f.Files, file.Name)
+		if slices.ContainsFunc(s.steps, func(st *step) bool { return st.name == file.Name }) {
+			signed = append(signed, file.Name)
+		}
 	}
-	if logged := s.record(line{Failed: f}); logged != nil {
-		return errors.Join(err, logged)
+	told := s.record(line{Failed: f})
+	if _, there := os.Lstat(s.path(readableFile)); told == nil && errors.Is(there, fs.ErrNotExist) {
+		told = s.write(readableFile, render(s.log.lines, s.log.raw))
 	}
-	if _, there := os.Lstat(s.path(readableFile)); errors.Is(there, fs.ErrNotExist) {
-		err = errors.Join(err, s.write(readableFile, render(s.log.lines, s.log.raw)))
-	}
+	err = fmt.Errorf("%w\na ceremony is not resumed; another try wants another output, and what happened in this one stands in %s", err, s.room.Output)
 	if len(s.inTok) > 0 {
-		err = fmt.Errorf("%w; keys that were made and must be destroyed before another try: %s", err, strings.Join(s.inTok, ", "))
+		err = fmt.Errorf("%w\nkeys that were made, to be deleted before another try (set-hsm keys delete): %s", err, strings.Join(s.inTok, ", "))
 	}
-	return fmt.Errorf("%w; what happened stands in %s", err, s.path(readableFile))
+	if len(signed) > 0 {
+		err = fmt.Errorf("%w\nsigned and valid, whatever becomes of this ceremony: %s", err, strings.Join(signed, ", "))
+	}
+	if told != nil {
+		err = errors.Join(err, fmt.Errorf("and that it failed could not be written: %w", told))
+	}
+	return err
+}
+
+// absolute finds what leads to a file in an error.
+var absolute = regexp.MustCompile(`(^|[\s"'(=:])/[^\s"'():,;]*/`)
+
+// withoutPaths cuts paths to file names: where things lie is for the bindings, not for the transcript.
+func (s *session) withoutPaths(text string) string {
+	return absolute.ReplaceAllString(strings.ReplaceAll(text, s.path("")+string(filepath.Separator), ""), "$1")
 }
 
 func (s *session) summary() *Summary {
@@ -416,7 +448,11 @@ func (s *session) record(l line) error {
 	return nil
 }
 
-// say tells those present. A notice that cannot be written stops nothing: the transcript has it all.
+// say tells those present. A notice that cannot be written stops nothing but officers: the transcript has
+// it all.
 func (s *session) say(format string, args ...any) {
-	fmt.Fprintln(s.room.Notice, strings.Map(printable, fmt.Sprintf(format, args...)))
+	_, err := fmt.Fprintln(s.room.Notice, strings.Map(printable, fmt.Sprintf(format, args...)))
+	if s.untold == nil {
+		s.untold = err
+	}
 }

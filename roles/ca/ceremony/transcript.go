@@ -1,14 +1,17 @@
 package ceremony
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/asn1"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"slices"
 	"strings"
@@ -115,14 +118,14 @@ type transcript struct {
 var noLine = strings.Repeat("0", 64)
 
 func newTranscript(path string, now func() time.Time) (*transcript, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return nil, fmt.Errorf("output: %w", err)
 	}
 	return &transcript{f: f, now: now, previous: noLine}, nil
 }
 
-// add writes a line, whose place it fills in.
+// add writes a line, whose place it fills in. A line that cannot be written leaves no part of itself.
 func (t *transcript) add(l line) error {
 	l.Seq, l.Time, l.Previous = len(t.lines)+1, whole(t.now()), t.previous
 	if l.Time.Before(t.last) { // the clock was set back
@@ -132,13 +135,12 @@ func (t *transcript) add(l line) error {
 	if err != nil {
 		return fmt.Errorf("transcript: %w", err)
 	}
-	t.lines, t.previous, t.last = append(t.lines, l), digest(b), l.Time
-	b = append(b, '\n')
-	t.raw = append(t.raw, b...)
-	_, err = t.f.Write(b)
+	_, err = t.f.Write(append(b, '\n'))
 	if err := errors.Join(err, t.f.Sync()); err != nil {
-		return fmt.Errorf("transcript: %w", err)
+		return fmt.Errorf("transcript: %w", errors.Join(err, t.f.Truncate(int64(len(t.raw)))))
 	}
+	t.lines, t.previous, t.last = append(t.lines, l), digest(b), l.Time
+	t.raw = append(append(t.raw, b...), '\n')
 	return nil
 }
 
@@ -162,6 +164,9 @@ func hashOf(alg crypto.Hash, b []byte) []byte {
 func signTranscript(key crypto.Signer, raw []byte) ([]byte, error) {
 	alg := hashFor(key.Public())
 	signature, err := key.Sign(rand.Reader, hashOf(alg, raw), alg)
+	if ec, ok := key.Public().(*ecdsa.PublicKey); ok && err == nil {
+		signature, err = lowS(ec.Curve, signature)
+	}
 	if err == nil {
 		err = verifyTranscript(key.Public(), raw, signature)
 	}
@@ -171,11 +176,27 @@ func signTranscript(key crypto.Signer, raw []byte) ([]byte, error) {
 	return signature, nil
 }
 
+// lowS gives the one form that an ECDSA signature has here. Of the two with the same r, anybody can make
+// each from the other, and both verify: with only one of them allowed, no octet can change unseen.
+func lowS(curve elliptic.Curve, signature []byte) ([]byte, error) {
+	var pair struct{ R, S *big.Int }
+	if rest, err := asn1.Unmarshal(signature, &pair); err != nil || len(rest) > 0 {
+		return nil, errors.New("malformed signature")
+	}
+	if n := curve.Params().N; pair.S.Cmp(new(big.Int).Rsh(n, 1)) > 0 {
+		pair.S.Sub(n, pair.S)
+	}
+	return asn1.Marshal(pair)
+}
+
 func verifyTranscript(pub crypto.PublicKey, raw, signature []byte) error {
 	alg := hashFor(pub)
 	sum := hashOf(alg, raw)
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
+		if low, err := lowS(k.Curve, signature); err != nil || !bytes.Equal(low, signature) {
+			return errors.New("it is not a signature as a ceremony writes it")
+		}
 		if ecdsa.VerifyASN1(k, sum, signature) {
 			return nil
 		}
@@ -199,6 +220,18 @@ func render(lines []line, raw []byte) []byte {
 	}
 	fmt.Fprintf(&b, "\nSHA-256 of %s: %s\n", transcriptFile, digest(raw))
 	return []byte(b.String())
+}
+
+// events counts what the line tells: one thing.
+func (l *line) events() (n int) {
+	for _, there := range []bool{
+		l.Begin != nil, l.Input != nil, l.Token != nil, l.Shown != nil, l.Confirmed != nil, l.Key != nil, l.File != nil, l.End != nil, l.Failed != nil,
+	} {
+		if there {
+			n++
+		}
+	}
+	return n
 }
 
 // text is a line for people: a heading and rows below it.

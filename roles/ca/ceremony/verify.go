@@ -16,7 +16,7 @@ import (
 
 // Limits of what is verified.
 const (
-	outputBytesMax = 32 << 20 // of one file
+	outputBytesMax = 64 << 20 // of all files together
 	outputsMax     = 1024     // files
 )
 
@@ -82,7 +82,7 @@ func Verify(dir string, reviewed []byte) (*Report, error) {
 }
 
 func (v *verification) problem(file, format string, args ...any) {
-	v.Problems = append(v.Problems, Problem{file, strings.Map(printable, fmt.Sprintf(format, args...))})
+	v.Problems = append(v.Problems, Problem{strings.Map(printable, file), strings.Map(printable, fmt.Sprintf(format, args...))})
 }
 
 func (v *verification) readDir(dir string) error {
@@ -94,6 +94,7 @@ func (v *verification) readDir(dir string) error {
 		return fmt.Errorf("output: %s has over %d files", dir, outputsMax)
 	}
 	v.files = make(map[string][]byte)
+	left := outputBytesMax
 	for _, e := range entries {
 		if !e.Type().IsRegular() {
 			v.problem(e.Name(), "is not a file")
@@ -103,13 +104,12 @@ func (v *verification) readDir(dir string) error {
 		if err != nil {
 			return fmt.Errorf("output: %w", err)
 		}
-		data, err := io.ReadAll(io.LimitReader(f, outputBytesMax+1))
+		data, err := io.ReadAll(io.LimitReader(f, int64(left)+1))
 		if err := errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("output: %w", err)
 		}
-		if len(data) > outputBytesMax {
-			v.problem(e.Name(), "larger than %d bytes", outputBytesMax)
-			continue
+		if left -= len(data); left < 0 {
+			return fmt.Errorf("output: %s has over %d bytes", dir, outputBytesMax)
 		}
 		v.files[e.Name()] = data
 		v.Files = append(v.Files, FileSummary{e.Name(), digest(data)})
@@ -144,7 +144,7 @@ func (v *verification) checkTranscript() bool {
 		return false
 	}
 	if last.End == nil {
-		v.problem(transcriptFile, "the ceremony did not come to its end")
+		v.problem(transcriptFile, "the ceremony did not come to its end; keys that it made, or began to make: %s", strings.Join(v.keysBegun(), ", "))
 		return false
 	}
 	// Of transcript, readable form and signature any two tell that the third was changed.
@@ -164,6 +164,20 @@ func (v *verification) checkTranscript() bool {
 	return signed == nil
 }
 
+// keysBegun gives the keys of all steps that were shown and make one.
+func (v *verification) keysBegun() (keys []string) {
+	p, err := Parse(v.files[planFile])
+	if err != nil {
+		return nil
+	}
+	for _, l := range v.lines {
+		if l.Shown != nil && l.Shown.Step > 0 && l.Shown.Step <= len(p.steps) && p.steps[l.Shown.Step-1].kind == generate {
+			keys = append(keys, p.steps[l.Shown.Step-1].name)
+		}
+	}
+	return keys
+}
+
 // readLines decodes the transcript and checks its chain.
 func (v *verification) readLines(raw []byte) error {
 	text, whole := bytes.CutSuffix(raw, []byte("\n"))
@@ -178,7 +192,7 @@ func (v *verification) readLines(raw []byte) error {
 		if err := dec.Decode(&l); err != nil {
 			return fmt.Errorf("line %d: %w", i+1, err)
 		}
-		if again, err := json.Marshal(l); err != nil || !bytes.Equal(again, b) {
+		if again, err := json.Marshal(l); err != nil || !bytes.Equal(again, b) || l.events() != 1 {
 			return fmt.Errorf("line %d is not as a ceremony writes it", i+1)
 		}
 		if l.Previous != previous {
@@ -186,6 +200,9 @@ func (v *verification) readLines(raw []byte) error {
 		}
 		if l.Seq != i+1 {
 			return fmt.Errorf("line %d has the number %d", i+1, l.Seq)
+		}
+		if i > 0 && l.Time.Before(v.lines[i-1].Time) {
+			return fmt.Errorf("line %d is earlier than the line before", i+1)
 		}
 		previous = digest(b)
 		v.lines, v.hashes = append(v.lines, l), append(v.hashes, previous)

@@ -82,6 +82,13 @@ func TestVerifyFindsExtraFiles(t *testing.T) {
 	if err := os.Remove(filepath.Join(r.out, "cca.pem")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(r.out, "x\x1b[2J"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantOnly(t, r.out, "x?[2J", "is not from this ceremony") // as a terminal can show it
+	if err := os.Remove(filepath.Join(r.out, "x\x1b[2J")); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Mkdir(filepath.Join(r.out, "more"), 0o700); err != nil {
 		t.Fatal(err)
 	}
