@@ -233,7 +233,7 @@ func initToken(lib *pkcs11.Ctx, label string, soPIN, userPIN []byte) (TokenInfo,
 	if err != nil {
 		return TokenInfo{}, err
 	}
-	if err := lib.InitToken(id, string(soPIN), label); err != nil {
+	if err := lib.InitToken(id, textOf(soPIN), label); err != nil {
 		return TokenInfo{}, named("C_InitToken", err)
 	}
 	if err := initPIN(lib, id, soPIN, userPIN); err != nil {
@@ -280,10 +280,10 @@ func initPIN(lib *pkcs11.Ctx, id uint, soPIN, userPIN []byte) (err error) {
 	}
 	// Closing the token's last session logs out.
 	defer func() { err = errors.Join(err, named("C_CloseSession", lib.CloseSession(sh))) }()
-	if err := lib.Login(sh, pkcs11.CKU_SO, string(soPIN)); err != nil {
+	if err := lib.Login(sh, pkcs11.CKU_SO, textOf(soPIN)); err != nil {
 		return named("C_Login", err)
 	}
-	return named("C_InitPIN", lib.InitPIN(sh, string(userPIN)))
+	return named("C_InitPIN", lib.InitPIN(sh, textOf(userPIN)))
 }
 
 // SoftHSMPath finds SoftHSM's PKCS#11 library: $SOFTHSM2_MODULE, or else the first of the places

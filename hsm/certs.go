@@ -22,7 +22,7 @@ const certificateBytesMax = 64 << 10
 var (
 	// ErrCertificateExists matches the error for a certificate that is in the token already, or whose
 	// label is taken.
-	ErrCertificateExists = errors.New("the token has it already")
+	ErrCertificateExists = errors.New("certificate exists")
 
 	// ErrCertificateNotFound matches the error for a certificate that is not in its token.
 	ErrCertificateNotFound = errors.New("certificate not found")
@@ -99,10 +99,10 @@ func importIn(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, parsed *x5
 	}
 	for _, c := range present {
 		if c.Label == label {
-			return Certificate{}, fmt.Errorf("a certificate has this label: %w", ErrCertificateExists)
+			return Certificate{}, fmt.Errorf("%w: another one has this label: choose another label", ErrCertificateExists)
 		}
 		if bytes.Equal(c.DER, parsed.Raw) {
-			return Certificate{}, fmt.Errorf("this certificate is labelled %q: %w", c.Label, ErrCertificateExists)
+			return Certificate{}, fmt.Errorf("%w: it is labelled %q", ErrCertificateExists, c.Label)
 		}
 	}
 	id, err := certificateID(lib, sh, parsed)
@@ -151,6 +151,9 @@ func certificateID(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, parsed *x509.Certif
 	}
 	for _, h := range handles {
 		a, err := readAttributes(lib, sh, h, pkcs11.CKA_ID)
+		if codeOf(err) == pkcs11.CKR_OBJECT_HANDLE_INVALID {
+			continue // deleted since it was found
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -173,7 +176,7 @@ func equalPublic(a, b crypto.PublicKey) bool {
 
 // DeleteCertificate deletes the certificate labelled label. A key under the same label stays.
 func (t *Token) DeleteCertificate(ctx context.Context, label string) error {
-	err := t.sessionOnce(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+	err := t.changeAlone(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		found, err := findCertificates(lib, sh, pkcs11.NewAttribute(pkcs11.CKA_LABEL, label))
 		switch {
 		case err != nil:

@@ -131,7 +131,7 @@ func TestImportCertificateRefuses(t *testing.T) {
 		want        string
 	}{
 		{"label taken", "first", second, hsm.ErrCertificateExists, "has this label"},
-		{"same again", "other", first, hsm.ErrCertificateExists, `labelled "first"`},
+		{"same again", "other", first, hsm.ErrCertificateExists, `it is labelled "first"`},
 		{"no label", "", second, nil, "label"},
 		{"control character", "a\nb", second, nil, "label"},
 		{"long label", strings.Repeat("x", 129), second, nil, "label"},
@@ -188,6 +188,35 @@ func TestCertificatesOfOtherPrograms(t *testing.T) {
 	}
 	if err := tok.DeleteCertificate(t.Context(), "garbage"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestDeleteCertificateInParallel(t *testing.T) {
+	t.Parallel()
+	tok := hsmtest.New(t).Open(t)
+	ca := newIssuer(t)
+	for i := range 10 {
+		label := fmt.Sprint(i)
+		if _, err := tok.ImportCertificate(t.Context(), label, ca.issue(t, label, ca.key.Public())); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		errs := make([]error, 6)
+		for j := range errs {
+			wg.Go(func() { errs[j] = tok.DeleteCertificate(t.Context(), label) })
+		}
+		wg.Wait()
+		deleted := 0
+		for _, err := range errs {
+			if err == nil {
+				deleted++
+			} else if !errors.Is(err, hsm.ErrCertificateNotFound) || errors.Is(err, hsm.ErrUnavailable) {
+				t.Error(err)
+			}
+		}
+		if deleted != 1 {
+			t.Errorf("certificate %s was deleted %d times, want once", label, deleted)
+		}
 	}
 }
 

@@ -108,7 +108,12 @@ func (k *key) relabelInPlace(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string
 	if err := lib.SetAttributeValue(sh, k.handle, labelAttribute(to)); err != nil {
 		return named("C_SetAttributeValue", err)
 	}
-	return k.relabelPublic(lib, sh, to)
+	err := k.relabelPublic(lib, sh, to)
+	if err != nil { // then nothing is to have changed
+		back := lib.SetAttributeValue(sh, k.handle, labelAttribute(k.info.Label))
+		err = errors.Join(err, named("C_SetAttributeValue", back))
+	}
+	return err
 }
 
 // relabelByCopy replaces the key with a copy under another label, or leaves everything as it is.
@@ -206,8 +211,12 @@ func (k *key) relabelPublic(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string)
 	if err == nil {
 		return nil
 	}
-	if _, cerr := lib.CopyObject(sh, found[0], labelAttribute(to)); cerr != nil {
+	copied, cerr := lib.CopyObject(sh, found[0], labelAttribute(to))
+	if cerr != nil {
 		return fmt.Errorf("its public key: %w; %w", named("C_SetAttributeValue", err), named("C_CopyObject", cerr))
+	}
+	if copied == found[0] {
+		return nil // to destroy what was copied would be to destroy the copy
 	}
 	return named("C_DestroyObject", lib.DestroyObject(sh, found[0]))
 }
@@ -409,16 +418,22 @@ func (t *Token) setPIN(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, old, new []byte
 	if err := pinLength(limits, new); err != nil {
 		return fmt.Errorf("new PIN: %w", err)
 	}
-	err = lib.SetPIN(sh, unsafe.String(unsafe.SliceData(old), len(old)), unsafe.String(unsafe.SliceData(new), len(new)))
-	switch code := codeOf(err); code {
+	err = lib.SetPIN(sh, textOf(old), textOf(new))
+	switch codeOf(err) {
 	case pkcs11.CKR_OK:
 		return named("C_SetPIN", err)
 	case pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_PIN_EXPIRED:
 		return t.pinError(err, t.slot)
-	default:
+	}
+	if lossOf(err) == lossNone {
 		return fmt.Errorf("the token does not take the new PIN: %w", named("C_SetPIN", err))
 	}
+	// To say only that the device is unavailable would invite another try with a PIN that may be wrong now.
+	return fmt.Errorf("whether the PIN was changed is not known: log in with the new one first: %w", named("C_SetPIN", err))
 }
+
+// textOf is a PIN as the pkcs11 package wants it, without a copy of it.
+func textOf(pin []byte) string { return unsafe.String(unsafe.SliceData(pin), len(pin)) }
 
 func pinLength(token pkcs11.TokenInfo, pin []byte) error {
 	if n := uint(len(pin)); n < token.MinPinLen || n > token.MaxPinLen || n == 0 {

@@ -1,6 +1,7 @@
 package hsm_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -22,8 +23,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/miekg/pkcs11"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest"
+	"github.com/setkit/setkit/hsm/hsmtest/faults"
 )
 
 // importPair brings an RSA key into the token in the way of SoftHSM's own tool: modifiable, and with
@@ -139,6 +142,41 @@ func TestRenameUnmodifiableKey(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" || objects(t, tok) != before {
 		t.Errorf("the keys have changed, or objects were made (-want +got):\n%s", diff)
+	}
+}
+
+// When the public key keeps its label the private key gets its own back.
+func TestRenameIsUndone(t *testing.T) {
+	t.Parallel()
+	tok := hsmtest.New(t).Open(t)
+	modulus := bytes.Repeat([]byte{0xff}, 256)
+	if err := hsm.StoreRSA(t.Context(), tok, "old", []byte{1}, modulus, pkcs11.NewAttribute(pkcs11.CKA_MODIFIABLE, false)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tok.RenameKey(t.Context(), "old", nil, "new"); err == nil || !strings.Contains(err.Error(), "its public key") {
+		t.Errorf("renaming a pair whose public key cannot be: %v, want a refusal", err)
+	}
+	if diff := cmp.Diff([]string{"old"}, labels(t, tok)); diff != "" {
+		t.Errorf("labels (-want +got):\n%s", diff)
+	}
+	if got := objects(t, tok); got != 2 {
+		t.Errorf("%d objects, want 2", got)
+	}
+}
+
+// A device that is lost while it changes the PIN may have changed it.
+func TestSetPINOnLostDevice(t *testing.T) {
+	t.Parallel()
+	m := faults.New(t)
+	tok := m.Open(t)
+	m.FailAfter(faults.SetPIN, pkcs11.CKR_DEVICE_ERROR, 1)
+	err := tok.SetPIN(t.Context(), []byte(m.PIN), []byte("a new one"))
+	if err == nil || !strings.Contains(err.Error(), "not known: log in with the new one first") || !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("PIN changed and the answer lost: %v, want advice to try the new one", err)
+	}
+	m.Fail(faults.SetPIN, pkcs11.CKR_PIN_INVALID, 1)
+	if err := tok.SetPIN(t.Context(), []byte("a new one"), []byte("another one")); err == nil || !strings.Contains(err.Error(), "does not take the new PIN") {
+		t.Errorf("PIN that the token does not take: %v", err)
 	}
 }
 
