@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -27,6 +30,9 @@ func ceremonyCommand() *urfave.Command {
 		Usage: "make keys, certificates, requests and CRLs as a reviewed file says",
 		Description: "The reviewed file says what is made, and who confirms it; the bindings say with which tokens, and\n" +
 			"where the files go. The tokens must be there: set-hsm init makes them.\n\n" +
+			"Officers confirm each step by typing their name and the word that is shown with the step. A ceremony\n" +
+			"that fails says which keys it left in tokens, and is begun anew: none is resumed, and nothing is ever\n" +
+			"overwritten. The exit code is 3 if a token is not available.\n\n" +
 			"Example: set-ca ceremony --config lab.yaml --dry-run\n" +
 			"         set-ca ceremony --config lab.yaml --bindings lab-bindings.yaml\n" +
 			"         set-ca ceremony verify --output out --config lab.yaml",
@@ -42,6 +48,8 @@ func ceremonyCommand() *urfave.Command {
 			Usage: "check, offline, everything that a ceremony left",
 			Description: "Checks the transcript and its signature, every file against the transcript, and every certificate,\n" +
 				"request and CRL against the reviewed file. The exit code is 1 if anything is wrong.\n\n" +
+				"Whoever makes keys can hold a ceremony of their own with the same file. Compare the public key that\n" +
+				"signed the transcript with the one that was written down at the end of the ceremony.\n\n" +
 				"Example: set-ca ceremony verify --output out --config lab.yaml",
 			Flags: []urfave.Flag{
 				&urfave.PathFlag{Name: "output", Required: true, Usage: "`DIRECTORY` that the ceremony wrote"},
@@ -88,13 +96,15 @@ func holdCeremony(c *urfave.Context) error {
 	if boundSource == nil {
 		return cli.Usage(errors.New("name the bindings with --bindings, or see what would be made with --dry-run"))
 	}
+	ctx, stop := undisturbed(c.Context)
+	defer stop()
 	keys := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
 	defer keys.Close()
 	var notice io.Writer = c.App.Writer
 	if c.Bool("json") {
 		notice = c.App.ErrWriter
 	}
-	summary, err := ceremony.Run(c.Context, plan, ceremony.Room{
+	summary, err := ceremony.Run(ctx, plan, ceremony.Room{
 		Open: tokenOpener(keys, bound.Tokens), Output: bound.Output, Inputs: os.DirFS(filepath.Dir(path)),
 		Officers: c.App.Reader, Typed: typed(c.App.Reader), Notice: notice, Now: time.Now,
 		Software: c.App.Name + " " + c.App.Version, Bindings: boundSource,
@@ -106,6 +116,16 @@ func holdCeremony(c *urfave.Context) error {
 		return cli.PrintJSON(c.App.Writer, summary)
 	}
 	return nil
+}
+
+// undisturbed keeps what may happen to a terminal from killing a ceremony half-way, without a word in its
+// transcript: one that is closed ends the ceremony as an interrupt does, and a pipe that breaks does not.
+func undisturbed(ctx context.Context) (context.Context, context.CancelFunc) {
+	signal.Ignore(syscall.SIGPIPE)
+	if signal.Ignored(syscall.SIGHUP) { // nohup
+		return context.WithCancel(ctx)
+	}
+	return signal.NotifyContext(ctx, syscall.SIGHUP)
 }
 
 // load reads a bindings file and holds it against the names of the plan.

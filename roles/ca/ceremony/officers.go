@@ -106,12 +106,16 @@ func (s *session) ask(ctx context.Context, prompt string) (string, error) {
 		text, err := readLine(s.room.Officers)
 		got <- answer{text, err}
 	}()
+	var a answer
 	select {
-	case a := <-got:
-		return strings.TrimSpace(a.text), a.err
+	case a = <-got:
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		a.err = context.Cause(ctx)
 	}
+	if a.err != nil {
+		s.say("") // what follows does not stand behind the question
+	}
+	return strings.TrimSpace(a.text), a.err
 }
 
 // readLine reads no further than the end of the line: what follows may be for others, such as a PIN.

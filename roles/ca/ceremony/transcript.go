@@ -258,7 +258,7 @@ func (l *line) text() (head string, rows []string) {
 		return fmt.Sprintf("the ceremony is complete; %s signs the transcript", l.End.Signer), nil
 	case l.Failed != nil:
 		return "THE CEREMONY FAILED: " + l.Failed.Error, []string{
-			row("keys in tokens", "%s", strings.Join(l.Failed.Keys, ", ")), row("files written", "%s", strings.Join(l.Failed.Files, ", ")),
+			row("keys in tokens", "%s", listed(l.Failed.Keys)), row("files written", "%s", listed(l.Failed.Files)),
 		}
 	}
 	return "nothing", nil

@@ -140,11 +140,11 @@ func (v *verification) checkTranscript() bool {
 	}
 	last := v.lines[len(v.lines)-1]
 	if f := last.Failed; f != nil {
-		v.problem(transcriptFile, "the ceremony failed, and its transcript is not signed: %s", f.Error)
+		v.problem(transcriptFile, "the ceremony failed, and its transcript is not signed: %s; keys in tokens: %s", f.Error, listed(f.Keys))
 		return false
 	}
 	if last.End == nil {
-		v.problem(transcriptFile, "the ceremony did not come to its end; keys that it made, or began to make: %s", strings.Join(v.keysBegun(), ", "))
+		v.problem(transcriptFile, "the ceremony did not come to its end; keys that it made, or began to make: %s", listed(v.keysBegun()))
 		return false
 	}
 	// Of transcript, readable form and signature any two tell that the third was changed.
@@ -162,6 +162,13 @@ func (v *verification) checkTranscript() bool {
 		v.problem(transcriptFile, "it is not what was signed, and not what %s tells: %v", readableFile, signed)
 	}
 	return signed == nil
+}
+
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }
 
 // keysBegun gives the keys of all steps that were shown and make one.
