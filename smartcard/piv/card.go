@@ -59,12 +59,14 @@ func (c *Card) Do(ctx context.Context, f func(tx *Tx) error) (err error) {
 			err = errors.Join(err, fmt.Errorf("piv: the card may still accept commands without a PIN: %w", endErr))
 		}
 	}()
-	switch _, status, err := tx.exchange(iso7816.Command{INS: insSelect, P1: 0x04, Data: applicationID, Ne: neAll}); {
+	template, status, err := tx.exchange(iso7816.Command{INS: insSelect, P1: 0x04, Data: applicationID, Ne: neAll})
+	switch {
 	case err != nil:
 		return fmt.Errorf("piv: select PIV: %w", err)
 	case status != smartcard.StatusOK:
 		return fmt.Errorf("%w (%v)", ErrNoPIV, status)
 	}
+	tx.template = template
 	return f(tx)
 }
 
@@ -94,6 +96,7 @@ func (c *Card) PublicKey(ctx context.Context, slot Slot) (crypto.PublicKey, erro
 type Tx struct {
 	ctx           context.Context
 	card          *Card
+	template      []byte // what SELECT answered
 	pinUsed       bool
 	authenticated bool
 }
