@@ -53,6 +53,10 @@ type Card struct {
 	mu    sync.Mutex
 	state volatile
 	memory
+
+	file   *stateFile // nil: what the card keeps ends with the process
+	kept   []byte     // what the file has
+	closed bool
 }
 
 // memory is what a card keeps without power.
@@ -165,6 +169,9 @@ func (c *Card) Transmit(ctx context.Context, apdu []byte) ([]byte, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return nil, fmt.Errorf("virtual: the card is closed: %w", smartcard.ErrUnavailable)
+	}
 	cmd, extended, err := iso7816.ParseCommand(apdu)
 	if err != nil {
 		return status(smartcard.StatusWrongLength), nil

@@ -30,6 +30,7 @@ const (
 	roleOutlive  = "outlive" // the same with a host that stays
 	roleUse      = "use"     // the same, and use a card in each reader
 	roleList     = "list"    // list the readers
+	roleGuess    = "guess"   // try wrong PINs on a card in a file
 
 	processTimeout = 20 * time.Second
 )
@@ -47,6 +48,9 @@ func TestMain(m *testing.M) {
 
 func play(role, dir string) error {
 	ctx := context.Background()
+	if role == roleGuess {
+		return guess(dir)
+	}
 	if role == roleList {
 		all, err := pcsc.Readers(ctx)
 		for _, r := range all {

@@ -155,6 +155,9 @@ func (c *Card) generate(cmd iso7816.Command) ([]byte, smartcard.Status) {
 		return nil, smartcard.StatusUnknown
 	}
 	c.keys[cmd.P2] = k
+	if sw := c.keep(); sw != smartcard.StatusOK {
+		return nil, sw
+	}
 	return iso7816.AppendTLV(nil, 0x7F49, k.encodedPublic()), smartcard.StatusOK
 }
 
@@ -221,7 +224,7 @@ func (c *Card) importKey(cmd iso7816.Command) smartcard.Status {
 		return smartcard.StatusWrongData
 	}
 	c.keys[cmd.P2] = k
-	return smartcard.StatusOK
+	return c.keep()
 }
 
 func importedKey(algorithm byte, parts []iso7816.TLV) (crypto.PrivateKey, bool) {

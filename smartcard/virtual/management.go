@@ -151,5 +151,5 @@ func (c *Card) setManagementKey(cmd iso7816.Command) smartcard.Status {
 		touch = policyAlways
 	}
 	c.mgm = managementKey{algorithm: d[0], touch: touch, key: slices.Clone(d[3:]), cipher: block}
-	return smartcard.StatusOK
+	return c.keep()
 }

@@ -7,8 +7,12 @@ import (
 	"github.com/setkit/setkit/smartcard/iso7816"
 )
 
-// objectBytesMax is the size of the largest data object.
-const objectBytesMax = 3072
+// objectBytesMax is the size of the largest data object, objectsMax how many a
+// card has room for: more than the standard knows.
+const (
+	objectBytesMax = 3072
+	objectsMax     = 64
+)
 
 const (
 	tagDiscovery iso7816.Tag = 0x7E
@@ -67,10 +71,12 @@ func (c *Card) putData(cmd iso7816.Command) smartcard.Status {
 	}
 	if len(object) == 0 {
 		delete(c.objects, tag)
-		return smartcard.StatusOK
+	} else if c.objects[tag] == nil && len(c.objects) == objectsMax {
+		return smartcard.StatusFull
+	} else {
+		c.objects[tag] = slices.Clone(object)
 	}
-	c.objects[tag] = slices.Clone(object)
-	return smartcard.StatusOK
+	return c.keep()
 }
 
 // discovery is the discovery object: the application's name, and that its own

@@ -35,17 +35,21 @@ func newSecret(value string) secret {
 	return s
 }
 
-// check compares a try and counts it.
-func (s *secret) check(try []byte) smartcard.Status {
+// check compares a try with a secret of the card. The try is counted first, for
+// good: whoever sees that the answer takes long, and ends the process, has spent it.
+func (c *Card) check(s *secret, try []byte) smartcard.Status {
 	if s.left == 0 {
 		return smartcard.StatusBlocked
 	}
+	s.left--
+	if sw := c.keep(); sw != smartcard.StatusOK {
+		return sw
+	}
 	if subtle.ConstantTimeCompare(s.value[:], try) != 1 {
-		s.left--
 		return s.triesLeft()
 	}
 	s.left = s.tries
-	return smartcard.StatusOK
+	return c.keep()
 }
 
 func (s *secret) triesLeft() smartcard.Status { return 0x63C0 | smartcard.Status(s.left) }
@@ -85,7 +89,7 @@ func (c *Card) verify(cmd iso7816.Command) smartcard.Status {
 	case len(cmd.Data) != secretBytes:
 		return smartcard.StatusWrongData
 	}
-	sw := c.pin.check(cmd.Data)
+	sw := c.check(&c.pin, cmd.Data)
 	c.state.pinVerified = sw == smartcard.StatusOK
 	c.state.pinFresh = c.state.pinVerified
 	return sw
@@ -102,7 +106,7 @@ func (c *Card) changeReference(cmd iso7816.Command) smartcard.Status {
 	case cmd.P2 != refPIN:
 		return smartcard.StatusNoReference
 	}
-	return target.replace(target, cmd.Data)
+	return c.replace(target, target, cmd.Data)
 }
 
 // resetRetries gives the holder of the PUK a new PIN.
@@ -110,22 +114,23 @@ func (c *Card) resetRetries(cmd iso7816.Command) smartcard.Status {
 	if cmd.P1 != 0x00 || cmd.P2 != refPIN {
 		return smartcard.StatusWrongParameters
 	}
-	return c.pin.replace(&c.puk, cmd.Data)
+	return c.replace(&c.pin, &c.puk, cmd.Data)
 }
 
-// replace sets s if data begins with what proves the right to: proof's value.
-func (s *secret) replace(proof *secret, data []byte) smartcard.Status {
+// replace sets a secret if data begins with what proves the right to: proof's
+// value.
+func (c *Card) replace(s, proof *secret, data []byte) smartcard.Status {
 	if proof.left == 0 {
 		return smartcard.StatusBlocked
 	}
 	if len(data) != 2*secretBytes || !wellFormed(data[secretBytes:]) {
 		return smartcard.StatusWrongData
 	}
-	if sw := proof.check(data[:secretBytes]); sw != smartcard.StatusOK {
+	if sw := c.check(proof, data[:secretBytes]); sw != smartcard.StatusOK {
 		return sw
 	}
 	s.set(data[secretBytes:])
-	return smartcard.StatusOK
+	return c.keep()
 }
 
 // setRetries gives PIN and PUK their factory values and a new number of tries.
@@ -139,7 +144,7 @@ func (c *Card) setRetries(cmd iso7816.Command) smartcard.Status {
 	c.pin, c.puk = newSecret(factoryPIN), newSecret(factoryPUK)
 	c.pin.tries, c.pin.left = int(cmd.P1), int(cmd.P1)
 	c.puk.tries, c.puk.left = int(cmd.P2), int(cmd.P2)
-	return smartcard.StatusOK
+	return c.keep()
 }
 
 // reset wipes a card whose PIN and PUK are both blocked.
@@ -149,5 +154,5 @@ func (c *Card) reset() smartcard.Status {
 	}
 	c.wipe()
 	c.state = volatile{selected: true}
-	return smartcard.StatusOK
+	return c.keep()
 }
