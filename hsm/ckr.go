@@ -223,7 +223,7 @@ var codes = map[pkcs11.Error]ckr{
 
 	// Wrapping.
 	pkcs11.CKR_KEY_NOT_WRAPPABLE: {"CKR_KEY_NOT_WRAPPABLE",
-		"the token does not let this key out under this wrapping key", "wrap it with a key that the token's security officer has marked as trusted", lossNone},
+		"the token does not wrap keys of this type, or not with this wrapping key", "wrap a key of another type, or with a key that the security officer has marked as trusted", lossNone},
 	pkcs11.CKR_KEY_UNEXTRACTABLE: {"CKR_KEY_UNEXTRACTABLE",
 		"the key was made never to leave the token", "if it needs a backup, make its successor with set-hsm keys generate --wrappable", lossNone},
 	pkcs11.CKR_WRAPPED_KEY_INVALID: {"CKR_WRAPPED_KEY_INVALID",

@@ -156,12 +156,23 @@ func sharedSecret(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandl
 	if destroyErr := lib.DestroyObject(sh, derived); err == nil {
 		err = named("C_DestroyObject", destroyErr)
 	}
-	if err == nil && len(secret) != length {
-		err = fmt.Errorf("the token derived %d bytes instead of %d", len(secret), length)
+	if err == nil {
+		err = checkSecret(secret, length)
 	}
 	if err != nil {
 		clear(secret)
 		return nil, err
 	}
 	return secret, nil
+}
+
+// checkSecret refuses what no token that works derives: zeros, for one, which everybody knows.
+func checkSecret(secret []byte, length int) error {
+	if len(secret) != length {
+		return fmt.Errorf("the token derived %d bytes instead of %d", len(secret), length)
+	}
+	if bytes.Count(secret, []byte{0}) == length {
+		return errors.New("the token derived nothing but zeros")
+	}
+	return nil
 }

@@ -161,3 +161,15 @@ func TestParseEd25519(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckSecret(t *testing.T) {
+	t.Parallel()
+	for name, secret := range map[string][]byte{"zeros": make([]byte, 32), "short": {1}, "nothing": nil, "long": bytes.Repeat([]byte{1}, 33)} {
+		if hsm.CheckSecret(secret, 32) == nil {
+			t.Errorf("%s is taken for a secret of 32 bytes", name)
+		}
+	}
+	if err := hsm.CheckSecret(append(make([]byte, 31), 1), 32); err != nil {
+		t.Error(err)
+	}
+}

@@ -87,6 +87,14 @@ func (e *callError) Error() string {
 	return e.function + ": " + c.name + ": " + c.cause + "; " + c.fix
 }
 
+// brief is the function and the name of the code in err, for a sentence that says the rest.
+func brief(err error) string {
+	if e, ok := errors.AsType[*callError](err); ok {
+		return e.function + ": " + codeName(e.code)
+	}
+	return err.Error()
+}
+
 // Is makes the codes that mean a lost device, session or login match ErrUnavailable.
 func (e *callError) Is(target error) bool {
 	l := codes[e.code].loss

@@ -42,8 +42,10 @@ func (t *Token) GenerateKey(ctx context.Context, label string, purpose Purpose, 
 }
 
 // GenerateWrappableKey is GenerateKey for a key that may leave the token, encrypted by another key:
-// see [Token.Wrap] and [Token.WrapFor]. It is sensitive like every other, but extractable, and whoever
-// may use the token can move it to any token that a wrapping key of this one leads to.
+// see [Token.Wrap] and [Token.WrapFor]. It is sensitive like every other, but extractable: whoever has the
+// token's PIN can wrap it for a key of his own, and so learn it. CKA_WRAP_WITH_TRUSTED, by which some tokens
+// hold this to wrapping keys that the security officer has marked, is not set, because most tokens cannot
+// mark any.
 func (t *Token) GenerateWrappableKey(ctx context.Context, label string, purpose Purpose, typ KeyType) (KeyInfo, error) {
 	p, err := planFor(label, purpose, typ)
 	if err != nil {
@@ -97,8 +99,10 @@ func checkKeyLabel(label string, purpose Purpose) error {
 
 // checkLabel checks the label that a new object, a key or a certificate, is to have.
 func checkLabel(object, label string) error {
-	if label == "" || len(label) > objectBytesMax || !utf8.ValidString(label) || strings.ContainsFunc(label, unicode.IsControl) {
-		return fmt.Errorf("%s label %q is not 1 to %d bytes of printable text", object, label, objectBytesMax)
+	// A label is what an officer reads before saying yes: nothing in it may be invisible or turn the text round.
+	unseen := func(r rune) bool { return !unicode.IsPrint(r) }
+	if label == "" || len(label) > objectBytesMax || !utf8.ValidString(label) || strings.ContainsFunc(label, unseen) || strings.TrimSpace(label) != label {
+		return fmt.Errorf("%s label %.200q is not 1 to %d bytes of printable text without outer spaces", object, label, objectBytesMax)
 	}
 	if strings.HasPrefix(label, unfinishedPrefix) {
 		return fmt.Errorf("%s label %q begins with %s, which marks keys that are being made", object, label, unfinishedPrefix)

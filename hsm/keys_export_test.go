@@ -10,6 +10,9 @@ import (
 // ParseEd25519 reads what tokens write in several ways.
 var ParseEd25519 = parseEd25519
 
+// CheckSecret checks what a token derived.
+var CheckSecret = checkSecret
+
 // TryToUnwrap asks the token to unwrap w with the key labelled with, whatever that key is for, into
 // an object that ends with its session.
 func TryToUnwrap(ctx context.Context, t *Token, with string, w *WrappedKey) error {

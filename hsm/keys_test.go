@@ -2,7 +2,9 @@ package hsm_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,5 +55,50 @@ func TestListsHaveNoSessionObjects(t *testing.T) {
 	}
 	if orphans, err := tok.Orphans(t.Context()); err != nil || len(orphans) != 0 {
 		t.Errorf("orphans %+v, %v; want none", orphans, err)
+	}
+}
+
+func TestLabels(t *testing.T) {
+	t.Parallel()
+	for _, label := range []string{"a", "a b", "Schlüssel 1", "鍵", strings.Repeat("x", 128)} {
+		if err := hsm.CheckKey(label, hsm.PurposeSign, hsm.ECP256); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, label := range []string{
+		"", " a", "a ", "a\x00", "a\tb", "a\u202eb", "a\u200bb", "a\u00a0b", "a\xff", "unfinished-a", "cert-sign", strings.Repeat("x", 129),
+	} {
+		if err := hsm.CheckKey(label, hsm.PurposeSign, hsm.ECP256); err == nil {
+			t.Errorf("label %q is taken", label)
+		}
+	}
+}
+
+// Programs read these names: none may change.
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		value any
+		want  string
+	}{
+		"key": {hsm.KeyInfo{Usages: []string{}}, `{"label":"","id":"","type":"","purpose":"","usages":[],"private":false,"sensitive":false,` +
+			`"extractable":false,"alwaysSensitive":false,"neverExtractable":false,"local":false,"modifiable":false}`},
+		"pair": {hsm.KeyInfo{Label: "k", ID: "01", Type: hsm.ECP256, Purpose: hsm.PurposeSign, Usages: []string{"sign"}, SPKI: []byte{1}, Public: 1},
+			`{"label":"k","id":"01","type":"ec-p256","purpose":"sign","usages":["sign"],"private":false,"sensitive":false,` +
+				`"extractable":false,"alwaysSensitive":false,"neverExtractable":false,"local":false,"modifiable":false,"spki":"AQ=="}`},
+		"certificate": {hsm.Certificate{DER: []byte{1}}, `{"label":"","id":"","der":"AQ==","hasKey":false,"mismatch":false}`},
+		"mechanism":   {hsm.Mechanism{Name: "CKM_X", Code: 1, Uses: []string{}}, `{"name":"CKM_X","code":1,"uses":[]}`},
+		"token": {hsm.TokenInfo{}, `{"label":"","serial":"","manufacturer":"","model":"","userPIN":false,"pinLocked":false,` +
+			`"hardware":"","firmware":"","loginRequired":false,"writeProtected":false,"random":false,"errorState":false,"pinLow":false,` +
+			`"pinFinalTry":false,"pinToChange":false,"soPINLow":false,"soPINFinalTry":false,"soPINLocked":false,"soPINToChange":false,` +
+			`"pinBytesMin":0,"pinBytesMax":0,"sessionsMax":0,"sessions":0}`},
+	} {
+		got, err := json.Marshal(tt.value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, string(got)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }

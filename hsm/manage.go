@@ -94,11 +94,20 @@ func (k *key) relabel(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string) (pkcs
 	}
 	// Some tokens copy no keys, and let the label of an unmodifiable key be set.
 	if err := k.relabelInPlace(lib, sh, to); err != nil {
-		return 0, fmt.Errorf("the key was made unmodifiable, and this token neither copies it under another label (%w) "+
-			"nor changes its label (%w): it keeps its label; make a new key instead", cerr, err)
+		return 0, &notRenamed{cerr, err}
 	}
 	return k.handle, nil
 }
+
+// notRenamed is the error of a token that has no way to rename a key, with what it said to both.
+type notRenamed struct{ copying, setting error }
+
+func (e *notRenamed) Error() string {
+	return fmt.Sprintf("it was made unmodifiable, and this token neither copies it under another label (%s) nor changes its label (%s): "+
+		"it keeps its label: make a new key instead", brief(e.copying), brief(e.setting))
+}
+
+func (e *notRenamed) Unwrap() []error { return []error{e.copying, e.setting} }
 
 func labelAttribute(label string) []*pkcs11.Attribute {
 	return []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}

@@ -19,8 +19,11 @@ import (
 // with does not unwrap.
 var ErrWrappedKey = errors.New("the wrapped key was wrapped for another key, or changed since")
 
-// wrapReceiverBitsMin is the smallest RSA key that keys are wrapped for.
-const wrapReceiverBitsMin = 2048
+// wrapReceiverBitsMin is the smallest RSA key that keys are wrapped for, and wrapReceiverBitsMax the largest.
+const (
+	wrapReceiverBitsMin = 2048
+	wrapReceiverBitsMax = 16384
+)
 
 // wrapping is a mechanism that encrypts keys, under the name that a WrappedKey gives it.
 type wrapping struct {
@@ -79,8 +82,8 @@ func (t *Token) Wrap(ctx context.Context, label, with string) (*WrappedKey, erro
 		case err != nil:
 			return nil, fmt.Errorf("the key to wrap with, %q: %w", with, err)
 		case kek.info.Purpose != PurposeWrap || !kek.info.Type.isAES():
-			return nil, fmt.Errorf("%q is not an AES key for %s: %w: they are %v, of a key of type %q",
-				with, PurposeWrap, ErrNotPermitted, kek.info.Usages, kek.info.Type)
+			return nil, fmt.Errorf("%w: %q is not an AES key for %s, but of type %q with usages %v",
+				ErrNotPermitted, with, PurposeWrap, kek.info.Type, kek.info.Usages)
 		case with == label:
 			return nil, errors.New("a key is not wrapped with itself")
 		}
@@ -118,9 +121,9 @@ func (t *Token) WrapFor(ctx context.Context, label string, receiver *rsa.PublicK
 }
 
 func receiverID(receiver *rsa.PublicKey) ([]byte, error) {
-	if receiver == nil || receiver.N == nil || receiver.N.BitLen() < wrapReceiverBitsMin ||
-		receiver.N.Sign() < 0 || receiver.E < 3 || receiver.E&1 == 0 {
-		return nil, fmt.Errorf("the receiver's public key is not RSA of at least %d bits", wrapReceiverBitsMin)
+	if receiver == nil || receiver.N == nil || receiver.N.Sign() < 0 || receiver.N.Bit(0) == 0 ||
+		receiver.N.BitLen() < wrapReceiverBitsMin || receiver.N.BitLen() > wrapReceiverBitsMax || receiver.E < 3 || receiver.E&1 == 0 {
+		return nil, fmt.Errorf("the receiver's public key is not an RSA key of %d to %d bits", wrapReceiverBitsMin, wrapReceiverBitsMax)
 	}
 	return subjectKeyID(receiver)
 }
@@ -157,7 +160,7 @@ func (t *Token) wrapBy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, b
 	}
 	switch {
 	case !k.info.Extractable: // some tokens would wrap it nevertheless
-		return nil, fmt.Errorf("it was not made as wrappable, and never leaves its token: %w", ErrNotPermitted)
+		return nil, fmt.Errorf("%w: it was not made as wrappable: if it has to leave the token, make its successor with set-hsm keys generate --wrappable", ErrNotPermitted)
 	case k.info.ID == "" || k.info.Type == "" || k.info.Type == AES:
 		return nil, fmt.Errorf("it has no CKA_ID, or is of a type that is not supported (%q)", k.info.Type)
 	case by.isRSA() && k.class != pkcs11.CKO_SECRET_KEY:
@@ -167,7 +170,9 @@ func (t *Token) wrapBy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, b
 	if err != nil {
 		return nil, err
 	}
-	w := &WrappedKey{Mechanism: by.name, Type: k.info.Type, ID: k.info.ID, With: kek.info.ID, SPKI: k.info.SPKI}
+	w := &WrappedKey{
+		Mechanism: by.name, Type: k.info.Type, Purpose: k.info.Purpose, ID: k.info.ID, With: kek.info.ID, SPKI: k.info.SPKI,
+	}
 	if k.class == pkcs11.CKO_SECRET_KEY {
 		if w.CheckValue, err = checkValue(lib, sh, k.handle, k.info); err != nil {
 			return nil, err
@@ -195,7 +200,7 @@ func (t *Token) wrapBy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, b
 // [Token.WrapFor], and an AES key, itself received so, for what came from [Token.Wrap].
 //
 // The new key is sensitive, cannot be wrapped again, and may do what its purpose needs and nothing
-// else, whatever it might do where it came from. It keeps its CKA_ID. A pair's private key is tried
+// else, whatever it might do where it came from. A purpose other than that in w is refused. It keeps its CKA_ID. A pair's private key is tried
 // before Unwrap returns, and proves to belong to the public key in w; a secret key's check value is
 // compared with that in w, if w has one. A key that differs is destroyed.
 //
@@ -224,6 +229,9 @@ func planUnwrapped(label string, purpose Purpose, w *WrappedKey) (plan, error) {
 	p, err := planOf(purpose, w.Type)
 	if err != nil {
 		return plan{}, err
+	}
+	if !w.isFor(purpose) {
+		return plan{}, fmt.Errorf("the wrapped key says that it is for %s, not for %s: unwrap it for that", w.Purpose, purpose)
 	}
 	p.origin = originUnwrapped
 	return p, checkKeyLabel(label, purpose)
@@ -274,7 +282,7 @@ func (t *Token) unwrapsWith(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, with strin
 		return nil, fmt.Errorf("the key to unwrap with, %q: %w", with, err)
 	}
 	if kek.info.Purpose != PurposeUnwrap {
-		return nil, fmt.Errorf("%q is not a key for %s: %w: they are %v", with, PurposeUnwrap, ErrNotPermitted, kek.info.Usages)
+		return nil, fmt.Errorf("%w: %q is not a key for %s, but has usages %v", ErrNotPermitted, with, PurposeUnwrap, kek.info.Usages)
 	}
 	if by, _ := wrappingNamed(w.Mechanism); by.isRSA() != (kek.class == pkcs11.CKO_PRIVATE_KEY) {
 		return nil, fmt.Errorf("%q, a key of type %q, does not unwrap what was wrapped by %s", with, kek.info.Type, w.Mechanism)
@@ -415,15 +423,23 @@ func (r *reception) unwrap(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, usages []st
 	return 0, named("C_UnwrapKey", err)
 }
 
-// refused is the error for octets that did not unwrap. Some libraries use the same codes for a lost
-// device, so that the code stays in it.
+// refused is the error for octets that did not unwrap. What the code generally means is of no help here;
+// but some libraries use the same codes for a lost device, so that it stays in the error.
 func (r *reception) refused(err error) error {
-	hint := ""
+	fix := "compare the file with the one that set-hsm wrap wrote"
 	if r.w.With != "" && r.w.With != r.kek.info.ID {
-		hint = fmt.Sprintf(": it says that it was wrapped for the key with CKA_ID %s, and %q has %s", r.w.With, r.kek.info.Label, r.kek.info.ID)
+		fix = fmt.Sprintf("it says that the key with CKA_ID %s unwraps it, and %q has %s", r.w.With, r.kek.info.Label, r.kek.info.ID)
 	}
-	return fmt.Errorf("%w%s: %w", ErrWrappedKey, hint, err)
+	return &notUnwrapped{fmt.Sprintf("%v (%s): %s", ErrWrappedKey, brief(err), fix), err}
 }
+
+type notUnwrapped struct {
+	text string
+	err  error // with the token's code
+}
+
+func (e *notUnwrapped) Error() string   { return e.text }
+func (e *notUnwrapped) Unwrap() []error { return []error{ErrWrappedKey, e.err} }
 
 // compareCheckValue compares the check value of an AES key, which the purpose may not let the key
 // itself compute, on a copy that lives in this session and may only encrypt.
@@ -443,8 +459,11 @@ func (r *reception) compareCheckValue(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) 
 	if destroyErr := lib.DestroyObject(sh, h); err == nil {
 		err = named("C_DestroyObject", destroyErr)
 	}
+	if err == nil && len(got) == 0 {
+		err = errors.New("the token tells no check value to compare with that of the wrapped key")
+	}
 	if err == nil && !bytes.Equal(got, r.w.CheckValue) {
-		err = fmt.Errorf("its check value is %X, and the wrapped key says %X: it is another key", got, r.w.CheckValue)
+		err = fmt.Errorf("its check value is %X, and the wrapped key says %X: it is another key: have it wrapped again", got, r.w.CheckValue)
 	}
 	return err
 }

@@ -10,14 +10,17 @@ import (
 	"encoding"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/miekg/pkcs11"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest"
+	"github.com/setkit/setkit/hsm/hsmtest/faults"
 )
 
 var _ interface {
@@ -97,7 +100,7 @@ func TestKeysMoveBetweenTokens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if isPair := made.SPKI != nil; w.Type != tt.typ || w.ID != made.ID || !bytes.Equal(w.SPKI, made.SPKI) || (len(w.CheckValue) == 3) == isPair {
+		if isPair := made.SPKI != nil; w.Type != tt.typ || w.Purpose != tt.purpose || w.ID != made.ID || !bytes.Equal(w.SPKI, made.SPKI) || (len(w.CheckValue) == 3) == isPair {
 			t.Errorf("%s wrapped says %+v of itself, want what the token says: %+v", tt.label, w, made)
 		}
 		got, err := to.Unwrap(t.Context(), tt.label, tt.purpose, "backup", overText(t, w))
@@ -255,7 +258,7 @@ func TestWrapRefuses(t *testing.T) {
 		matches error
 		want    string
 	}{
-		{"key that stays", wrap(from, "fixed", "backup"), hsm.ErrNotPermitted, `"fixed": wrap: it was not made as wrappable`},
+		{"key that stays", wrap(from, "fixed", "backup"), hsm.ErrNotPermitted, `it was not made as wrappable`},
 		{"secret that stays", wrapFor("fixed-mac", receiver.(*rsa.PublicKey)), hsm.ErrNotPermitted, "not made as wrappable"},
 		{"with a key that encrypts", wrap(from, "movable", "seal"), hsm.ErrNotPermitted, `"seal" is not an AES key for wrap`},
 		{"with the key that unwraps", wrap(to, "movable", "backup"), hsm.ErrNotPermitted, `"backup" is not an AES key for wrap`},
@@ -264,8 +267,13 @@ func TestWrapRefuses(t *testing.T) {
 		{"no such key", wrap(from, "none", "backup"), hsm.ErrNotFound, `"none"`},
 		{"no such wrapping key", wrap(from, "movable", "none"), hsm.ErrNotFound, `"none"`},
 		{"private key for RSA", wrapFor("movable", receiver.(*rsa.PublicKey)), nil, "wrap it with an AES key"},
-		{"small receiver", wrapFor("seal", &small.PublicKey), nil, "at least 2048 bits"},
-		{"no receiver", wrapFor("seal", nil), nil, "at least 2048 bits"},
+		{"receiver with an even modulus", wrapFor("seal", &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 2047), E: 65537}), nil, "not an RSA key"},
+		{"receiver with an even exponent", wrapFor("seal", &rsa.PublicKey{N: receiver.(*rsa.PublicKey).N, E: 65536}), nil, "not an RSA key"},
+		{"receiver with the exponent 1", wrapFor("seal", &rsa.PublicKey{N: receiver.(*rsa.PublicKey).N, E: 1}), nil, "not an RSA key"},
+		{"huge receiver", wrapFor("seal", &rsa.PublicKey{N: new(big.Int).Add(new(big.Int).Lsh(big.NewInt(1), 16384), big.NewInt(1)), E: 65537}), nil, "not an RSA key"},
+		{"negative receiver", wrapFor("seal", &rsa.PublicKey{N: new(big.Int).Neg(receiver.(*rsa.PublicKey).N), E: 65537}), nil, "not an RSA key"},
+		{"small receiver", wrapFor("seal", &small.PublicKey), nil, "not an RSA key of 2048 to 16384 bits"},
+		{"no receiver", wrapFor("seal", nil), nil, "not an RSA key of 2048 to 16384 bits"},
 	}
 	for _, tt := range tests {
 		w, err := tt.f()
@@ -297,6 +305,10 @@ func TestUnwrapRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	byRSA, err := from.WrapFor(t.Context(), "mac", receiver.(*rsa.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kek, err := from.WrapFor(t.Context(), "backup-2", receiver.(*rsa.PublicKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,6 +345,8 @@ func TestUnwrapRefuses(t *testing.T) {
 		{"no such unwrapping key", "k", hsm.PurposeSign, "none", ec, hsm.ErrNotFound, `"none"`},
 		{"purpose of another type", "k", hsm.PurposeKeyExchange, "backup", ec, nil, "cannot be of type"},
 		{"purpose of another class", "k", hsm.PurposeSeal, "backup", mac, nil, "cannot be of type"},
+		{"another purpose", "cert-sign", hsm.PurposeCertSign, "backup", ec, nil, "says that it is for sign, not for cert-sign"},
+		{"wrapping key for data", "k", hsm.PurposeSeal, "receiver", kek, nil, "says that it is for wrap, not for seal"},
 		{"unknown purpose", "k", "teleport", "backup", ec, nil, "unknown purpose"},
 		{"label of certificate keys", "cert-sign", hsm.PurposeSign, "backup", ec, nil, "cert-sign"},
 		{"reserved label", "unfinished-1", hsm.PurposeSign, "backup", ec, nil, "being made"},
@@ -381,6 +395,24 @@ func TestWrappingKeyDoesOneThing(t *testing.T) {
 	}
 }
 
+// A token that does not encrypt in ECB mode may still tell a key's check value.
+func TestCheckValueWithoutECB(t *testing.T) {
+	t.Parallel()
+	m := faults.New(t)
+	from, to := m.Open(t), hsmtest.New(t).Open(t)
+	generateWrappable(t, from, "seal", hsm.PurposeSeal, hsm.AES256)
+	receiver := generate(t, to, "receiver", hsm.PurposeUnwrap, hsm.RSA2048).Public.(*rsa.PublicKey)
+	want, err := from.WrapFor(t.Context(), "seal", receiver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Fail(faults.EncryptInit, pkcs11.CKR_MECHANISM_INVALID, faults.Forever)
+	got, err := from.WrapFor(t.Context(), "seal", receiver)
+	if err != nil || len(got.CheckValue) != 3 || !bytes.Equal(got.CheckValue, want.CheckValue) {
+		t.Errorf("check value %x, %v; want %x", got.CheckValue, err, want.CheckValue)
+	}
+}
+
 // SoftHSM generates Ed25519 keys and cannot wrap them: the error says so by its name.
 func TestWrapOfKeyThatTokenCannotWrap(t *testing.T) {
 	t.Parallel()
@@ -395,7 +427,7 @@ func TestWrapOfKeyThatTokenCannotWrap(t *testing.T) {
 // sample is a wrapped key that could be one.
 func sample() *hsm.WrappedKey {
 	return &hsm.WrappedKey{
-		Mechanism: "aes-kw", Type: hsm.AES128, ID: "0102", With: "a0", CheckValue: []byte{1, 2, 3}, Wrapped: bytes.Repeat([]byte{7}, 24),
+		Mechanism: "aes-kw", Type: hsm.AES128, Purpose: hsm.PurposeSeal, ID: "0102", With: "a0", CheckValue: []byte{1, 2, 3}, Wrapped: bytes.Repeat([]byte{7}, 24),
 	}
 }
 
@@ -408,6 +440,7 @@ func TestWrappedKeyText(t *testing.T) {
 	want := `-----BEGIN SETKIT WRAPPED KEY-----
 Check-Value: 010203
 Key-ID: 0102
+Key-Purpose: seal
 Key-Type: aes-128
 Mechanism: aes-kw
 Unwrap-With: a0
@@ -429,6 +462,8 @@ BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH
 		"header added":      strings.Replace(want, "Key-ID", "Comment: x\nKey-ID", 1),
 		"upper case":        strings.Replace(want, "a0", "A0", 1),
 		"unknown type":      strings.Replace(want, "aes-128", "des", 1),
+		"unknown purpose":   strings.Replace(want, "seal", "teleport", 1),
+		"purpose of pairs":  strings.Replace(want, "seal", "sign", 1),
 		"unsized type":      strings.Replace(want, "aes-128", "aes", 1),
 		"unknown mechanism": strings.Replace(want, "aes-kw", "rot13", 1),
 		"no ID":             strings.Replace(want, "Key-ID: 0102\n", "", 1),

@@ -27,17 +27,18 @@ const (
 // wrapped by RSA can have been made by anybody who has the receiver's public key.
 //
 // The other fields are what the sender says, and nothing protects them. They do not decide what the key
-// may do: whoever unwraps it gives its label and purpose. They are compared with the key that comes
-// out, so that a mix-up is noticed: the type, and the public key or the check value; only the CKA_ID is
-// taken as it stands. To be sure where a key comes from, compare its SPKI or CheckValue with what the
+// may do: whoever unwraps it gives its label and purpose. They are compared with these and with the key that
+// comes out, so that a mix-up is noticed: the type, the purpose, and the public key or the check value; only
+// the CKA_ID is taken as it stands. To be sure where a key comes from, compare its SPKI or CheckValue with what the
 // sending token's officer tells on another way.
 type WrappedKey struct {
 	// Mechanism is aes-kwp (CKM_AES_KEY_WRAP_KWP, RFC 5649), aes-kw-pad (CKM_AES_KEY_WRAP_PAD),
 	// aes-kw (CKM_AES_KEY_WRAP, RFC 3394), rsa-oaep-sha256 or rsa-oaep-sha1.
 	Mechanism string
 	Type      KeyType
-	ID        string // CKA_ID of the key, in lower case hexadecimal
-	With      string // CKA_ID of the key that unwraps it, in hexadecimal; for error messages only
+	Purpose   Purpose // of the key in the sending token; may be empty
+	ID        string  // CKA_ID of the key, in lower case hexadecimal
+	With      string  // CKA_ID of the key that unwraps it, in hexadecimal; for error messages only
 	// CheckValue is 3 bytes that tell secret keys apart, or nothing where the sending token tells none:
 	// of an AES key the start of an encrypted block of zeros, of an HMAC key that of a MAC.
 	CheckValue []byte
@@ -61,6 +62,8 @@ func (w *WrappedKey) check() error {
 		return fmt.Errorf("wrapped key: the CKA_ID of the key that unwraps it is not at most %d bytes in lower case hexadecimal", keyIDBytesMax)
 	case !isPair && w.Type != AES128 && w.Type != AES256 && w.Type != HMACSHA256:
 		return fmt.Errorf("wrapped key: unknown type %.32q", w.Type)
+	case w.Purpose != "" && !w.Purpose.takes(w.Type):
+		return fmt.Errorf("wrapped key: a key of type %s for the purpose %.32q", w.Type, w.Purpose)
 	case isPair && by.isRSA():
 		return errors.New("wrapped key: a private key is not wrapped by RSA")
 	case isPair && len(w.CheckValue) != 0 || !isPair && len(w.SPKI) != 0:
@@ -78,6 +81,18 @@ func (w *WrappedKey) check() error {
 		}
 	}
 	return w.checkLength(by)
+}
+
+// takes reports whether keys of this type can be for p.
+func (p Purpose) takes(typ KeyType) bool {
+	_, err := planOf(p, typ)
+	return err == nil
+}
+
+// isFor reports whether w may become a key for purpose: one for what it was for, where it says that. An AES
+// key that wraps in one token unwraps in the other.
+func (w *WrappedKey) isFor(purpose Purpose) bool {
+	return w.Purpose == "" || w.Purpose == purpose || w.Purpose == PurposeWrap && purpose == PurposeUnwrap
 }
 
 // checkLength compares the length of the wrapped octets with that of the key, as far as it is known.
@@ -114,6 +129,7 @@ func parseSPKI(der []byte) (crypto.PublicKey, error) {
 const (
 	headerMechanism  = "Mechanism"
 	headerType       = "Key-Type"
+	headerPurpose    = "Key-Purpose"
 	headerID         = "Key-ID"
 	headerWith       = "Unwrap-With"
 	headerCheckValue = "Check-Value"
@@ -127,7 +143,7 @@ func (w *WrappedKey) MarshalText() ([]byte, error) {
 	}
 	headers := map[string]string{headerMechanism: w.Mechanism, headerType: string(w.Type), headerID: w.ID}
 	for name, value := range map[string]string{
-		headerWith: w.With, headerCheckValue: hex.EncodeToString(w.CheckValue),
+		headerPurpose: string(w.Purpose), headerWith: w.With, headerCheckValue: hex.EncodeToString(w.CheckValue),
 		headerSPKI: base64.StdEncoding.EncodeToString(w.SPKI),
 	} {
 		if value != "" {
@@ -148,7 +164,7 @@ func (w *WrappedKey) UnmarshalText(text []byte) error {
 	}
 	read := WrappedKey{
 		Mechanism: block.Headers[headerMechanism], Type: KeyType(block.Headers[headerType]),
-		ID: block.Headers[headerID], With: block.Headers[headerWith], Wrapped: block.Bytes,
+		Purpose: Purpose(block.Headers[headerPurpose]), ID: block.Headers[headerID], With: block.Headers[headerWith], Wrapped: block.Bytes,
 	}
 	var err error
 	if read.CheckValue, err = hex.DecodeString(block.Headers[headerCheckValue]); err != nil {
