@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/hsm"
@@ -22,9 +23,11 @@ func newApp() *urfave.App {
 		Name:  "set-hsm",
 		Usage: "administer PKCS#11 tokens and the keys in them",
 		Description: "A token is named by an RFC 7512 URI with its label or serial number, such as\n" +
-			"'pkcs11:token=shop?pin-source=file:shop-pin'. Without module-path in it, SoftHSM's library is used.\n" +
-			"pin-source is " + pinSourceHelp + ".\n\n" +
-			"Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the device is not available.",
+			"'pkcs11:token=shop?pin-source=file:shop-pin' or, with a library other than SoftHSM's,\n" +
+			"'pkcs11:serial=0123?module-path=/opt/vendor/libpkcs11.so&pin-source=env:SHOP_PIN'.\n" +
+			"A PIN's source is " + pinSourceHelp + ", and the last if none is given.\n\n" +
+			"Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the device is not available.\n\n" +
+			"Example: set-hsm init --label shop && set-hsm keys list --token pkcs11:token=shop",
 		Commands: []*urfave.Command{
 			tokensCommand(), initCommand(), pinCommand(), keysCommand(), certsCommand(),
 			wrapCommand(), unwrapCommand(), randomCommand(), doctorCommand(), benchCommand(),
@@ -36,6 +39,8 @@ const (
 	pinSourceHelp = "file:PATH, env:NAME, cred:NAME or prompt:"
 	exampleToken  = "--token 'pkcs11:token=shop?pin-source=file:shop-pin'"
 	labelLineMax  = 1 << 10 // bytes of a label that is typed
+
+	patienceSeconds = 2 // without a word
 )
 
 func jsonFlag() urfave.Flag { return &urfave.BoolFlag{Name: "json", Usage: "print JSON"} }
@@ -46,7 +51,7 @@ func moduleFlag() urfave.Flag {
 
 func tokenFlag() urfave.Flag {
 	return &urfave.StringFlag{Name: "token", Required: true,
-		Usage: "`URI` of the token, such as pkcs11:token=shop?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=env:SHOP_PIN"}
+		Usage: "`URI` of the token, such as 'pkcs11:token=shop?pin-source=file:shop-pin'"}
 }
 
 func labelFlag(usage string) urfave.Flag {
@@ -75,14 +80,17 @@ func modulePath(c *urfave.Context) (string, error) {
 	return hsm.SoftHSMPath()
 }
 
-// tokenURI is the URI of the --token flag, with a library in it.
+// tokenURI is the URI of the --token flag, with a library and a PIN source in it.
 func tokenURI(c *urfave.Context) (hsm.URI, error) {
 	u, err := hsm.ParseURI(c.String("token"))
 	if err != nil {
-		return hsm.URI{}, cli.Usage(err)
+		return hsm.URI{}, cli.Usage(fmt.Errorf("--token: %w: want one such as 'pkcs11:token=shop?pin-source=file:shop-pin'", err))
 	}
 	if u.Token == "" && u.Serial == "" {
 		return hsm.URI{}, cli.Usage(errors.New("--token names no token: give token= or serial= in the URI"))
+	}
+	if u.PINSource == "" {
+		u.PINSource = "prompt:"
 	}
 	if u.ModulePath == "" {
 		u.ModulePath, err = hsm.SoftHSMPath()
@@ -106,6 +114,29 @@ func withToken(c *urfave.Context, f func(*hsm.Token) error) (err error) {
 		return err
 	}
 	return f(token)
+}
+
+// hint tells a person what the output means. Who reads JSON knows.
+func hint(c *urfave.Context, format string, args ...any) {
+	if !c.Bool("json") {
+		fmt.Fprintf(c.App.ErrWriter, "set-hsm: "+format+"\n", args...)
+	}
+}
+
+// patiently runs f, and says every few seconds that it is doing something, if it takes so long.
+func patiently(c *urfave.Context, doing string, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	tick := time.NewTicker(patienceSeconds * time.Second)
+	defer tick.Stop()
+	for start := time.Now(); ; {
+		select {
+		case err := <-done:
+			return err
+		case now := <-tick.C:
+			fmt.Fprintf(c.App.ErrWriter, "set-hsm: %s: %d seconds\n", doing, int(now.Sub(start).Seconds()))
+		}
+	}
 }
 
 // keyID is the value of the --id flag, nil if it is not set.

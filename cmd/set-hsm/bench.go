@@ -27,6 +27,7 @@ const (
 )
 
 func benchCommand() *urfave.Command {
+	names := benchWorkNames()
 	return &urfave.Command{
 		Name: "bench", Usage: "measure what a token can do, and how many purchases it carries",
 		Description: "Makes temporary keys in the token, whose labels begin with " + benchPrefix + ", keeps the token as busy as it can be,\n" +
@@ -36,13 +37,15 @@ func benchCommand() *urfave.Command {
 			"Where more callers bring no more operations, only longer times, is what x-calls-max in the token's URI is for.\n" +
 			"The purchases are those that a token carries that does nothing else, by the calls that a purchase\n" +
 			"makes of each party's token.\n\n" +
-			"Example: set-hsm bench " + exampleToken + " --mechanism sign-ec-p256 --callers 1,8 --seconds 2 --svg shop.svg",
+			"Mechanisms: " + strings.Join(names[:6], ", ") + ",\n" + strings.Join(names[6:], ", ") + ".\n\n" +
+			"Example: set-hsm bench " + exampleToken + " \\\n" +
+			"           --mechanism sign-ec-p256 --callers 1,8 --seconds 2 --svg shop.svg",
 		Action: bench,
 		Flags: []urfave.Flag{
 			tokenFlag(),
-			&urfave.StringFlag{Name: "mechanism", Usage: "`LIST` with commas of " + strings.Join(benchWorkNames(), ", ") + " (default: all)"},
+			&urfave.StringFlag{Name: "mechanism", Usage: "`LIST` with commas of mechanisms (default: all)"},
 			&urfave.StringFlag{Name: "callers", Value: "1,2,8,32", Usage: "`LIST` with commas of how many call at once"},
-			&urfave.Float64Flag{Name: "seconds", Value: 1, Usage: "`TIME` of each measurement"},
+			&urfave.Float64Flag{Name: "seconds", Value: 1, Usage: "`TIME` of each measurement, at most " + strconv.Itoa(benchSecondsMax)},
 			&urfave.PathFlag{Name: "svg", Usage: "write a plot to `FILE`, which must not exist"},
 			&urfave.StringFlag{Name: "confirm", Usage: "the `LABEL` of the token, instead of typing it when asked"},
 			jsonFlag(),
@@ -104,7 +107,7 @@ func bench(c *urfave.Context) error {
 		if path := c.Path("svg"); path != "" {
 			f, oerr := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 			if oerr != nil {
-				return fmt.Errorf("plot: %w", oerr)
+				return fmt.Errorf("plot: %w: choose another --svg", oerr)
 			}
 			defer func() {
 				if cerr := f.Close(); err == nil {
@@ -134,9 +137,9 @@ func bench(c *urfave.Context) error {
 // confirmBench says what the benchmark will do, and has the user say that this is the token for it.
 func confirmBench(c *urfave.Context, token hsm.TokenInfo, p benchPlan) error {
 	whole := time.Duration(len(p.works)*len(p.callers)) * p.turn
-	fmt.Fprintf(c.App.ErrWriter, "The benchmark makes up to %d temporary keys in token %q (serial number %s), labelled %s...,\n"+
+	fmt.Fprintf(c.App.ErrWriter, "The benchmark makes up to %s in token %q (serial number %s), labelled %s...,\n"+
 		"keeps it busy for about %v with up to %d callers at once, and deletes the keys again.\n",
-		len(benchKeys(p.works)), token.Label, token.Serial, benchPrefix, whole.Round(time.Second/10), slices.Max(p.callers))
+		counted(len(benchKeys(p.works)), "temporary key"), token.Label, token.Serial, benchPrefix, whole.Round(time.Second/10), slices.Max(p.callers))
 	said := c.String("confirm")
 	if !c.IsSet("confirm") {
 		f, ok := c.App.Reader.(*os.File)

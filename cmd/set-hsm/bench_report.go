@@ -112,10 +112,10 @@ func (b benchRole) text() string {
 	return strings.Join(mechanisms, ", ")
 }
 
-// rate says how many units a second, or why this is not known.
+// rate says how many units a second, if all that it takes was measured.
 func (b benchRole) rate() string {
 	if len(b.Missing) > 0 {
-		return "not measured: " + strings.Join(b.Missing, ", ")
+		return "not measured"
 	}
 	return threeDigits(b.PerSecond)
 }

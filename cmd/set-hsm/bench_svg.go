@@ -13,11 +13,11 @@ import (
 // Measures of the plot, in pixels.
 const (
 	svgColumns = 3
-	svgBarW    = 76
+	svgBarW    = 84
 	svgPanelH  = 190
 	svgHead    = 60
 	svgLine    = 20
-	svgBarsH   = 95 // the longest bar
+	svgBarsH   = 84 // the longest bar
 	svgMargin  = 16
 	svgBarsMin = 4 // a panel has room for
 )
@@ -55,7 +55,7 @@ func (r *benchReport) writeSVG(w io.Writer) error {
 	}
 	y := svgHead + lines*svgPanelH + svgLine
 	for _, b := range r.Roles {
-		s.text(svgMargin, y, "name", fmt.Sprintf("%s: %s a second: %s", b.Role, b.Unit, b.rate()))
+		s.text(svgMargin, y, "name", fmt.Sprintf("%s: %ss a second: %s", b.Role, b.Unit, b.rate()))
 		s.text(svgMargin+panelW, y, "quiet", b.text())
 		y += svgLine
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -14,27 +15,28 @@ import (
 )
 
 func certsCommand() *urfave.Command {
-	return &urfave.Command{Name: "certs", Usage: "certificates of a token", Subcommands: []*urfave.Command{
-		{Name: "list", Usage: "list certificates, with their keys and ends",
-			Description: "Example: set-hsm certs list " + exampleToken,
-			Action:      listCertificates, Flags: []urfave.Flag{tokenFlag(), jsonFlag()}},
-		{Name: "import", Usage: "store a certificate in the token",
-			Description: "It is paired with the key that it is of, if the token has that key.\n\n" +
-				"Example: set-hsm certs import " + exampleToken + " --label sign --in sign.pem",
-			Action: importCertificate, Flags: []urfave.Flag{
-				tokenFlag(), labelFlag("`LABEL` of the certificate, best that of its key"),
-				&urfave.PathFlag{Name: "in", Required: true, Usage: "`FILE` with one certificate, PEM or DER"}, jsonFlag()}},
-		{Name: "export", Usage: "print a certificate of the token as PEM, or write it to a file",
-			Description: "Example: set-hsm certs export " + exampleToken + " --label sign --out sign.pem",
-			Action:      exportCertificate, Flags: []urfave.Flag{
-				tokenFlag(), labelFlag("`LABEL` of the certificate"),
-				&urfave.PathFlag{Name: "out", Usage: "`FILE` to write, which must not exist (default: the standard output)"}, jsonFlag()}},
-		{Name: "delete", Usage: "delete a certificate from the token",
-			Description: "Its key stays. Asks for the label to be typed, unless --confirm has it.\n\n" +
-				"Example: set-hsm certs delete " + exampleToken + " --label sign-2025",
-			Action: deleteCertificate, Flags: []urfave.Flag{
-				tokenFlag(), labelFlag("`LABEL` of the certificate"), confirmFlag(), jsonFlag()}},
-	}}
+	return &urfave.Command{Name: "certs", Usage: "certificates of a token",
+		Description: "Example: set-hsm certs list " + exampleToken, Subcommands: []*urfave.Command{
+			{Name: "list", Usage: "list certificates, with their keys and ends",
+				Description: "Example: set-hsm certs list " + exampleToken,
+				Action:      listCertificates, Flags: []urfave.Flag{tokenFlag(), jsonFlag()}},
+			{Name: "import", Usage: "store a certificate in the token",
+				Description: "It is paired with the key that it is of, if the token has that key.\n\n" +
+					"Example: set-hsm certs import " + exampleToken + " --label sign --in sign.pem",
+				Action: importCertificate, Flags: []urfave.Flag{
+					tokenFlag(), labelFlag("`LABEL` of the certificate, best that of its key"),
+					&urfave.PathFlag{Name: "in", Required: true, Usage: "`FILE` with one certificate, PEM or DER"}, jsonFlag()}},
+			{Name: "export", Usage: "print a certificate of the token as PEM, or write it to a file",
+				Description: "Example: set-hsm certs export " + exampleToken + " --label sign --out sign.pem",
+				Action:      exportCertificate, Flags: []urfave.Flag{
+					tokenFlag(), labelFlag("`LABEL` of the certificate"),
+					&urfave.PathFlag{Name: "out", Usage: "`FILE` to write, which must not exist (default: the standard output)"}, jsonFlag()}},
+			{Name: "delete", Usage: "delete a certificate from the token",
+				Description: "Its key stays. Asks for the label to be typed, unless --confirm has it.\n\n" +
+					"Example: set-hsm certs delete " + exampleToken + " --label sign-2025",
+				Action: deleteCertificate, Flags: []urfave.Flag{
+					tokenFlag(), labelFlag("`LABEL` of the certificate"), confirmFlag(), jsonFlag()}},
+		}}
 }
 
 // certificate is an hsm.Certificate with what people look for in it.
@@ -66,6 +68,9 @@ func listCertificates(c *urfave.Context) error {
 		for i, cert := range list {
 			described[i] = describe(cert)
 		}
+		if len(list) == 0 {
+			hint(c, "token %q has no certificates: store one with set-hsm certs import", token.Info().Label)
+		}
 		return printCertificates(c, described, described)
 	})
 }
@@ -78,11 +83,19 @@ func printCertificates(c *urfave.Context, list []certificate, asJSON any) error 
 	for i, d := range list {
 		end := "not readable"
 		if d.X509 != nil {
-			end = d.NotAfter.UTC().Format(time.DateOnly)
+			end = day(d.NotAfter) + ", " + daysLeft(d.NotAfter, time.Now())
 		}
 		rows[i] = []string{d.Label, d.Subject, end, strconv.FormatBool(d.HasKey), d.ID}
 	}
 	return cli.Table(c.App.Writer, []string{"LABEL", "SUBJECT", "NOT AFTER", "HAS KEY", "ID"}, rows)
+}
+
+// daysLeft says how long it is until end.
+func daysLeft(end, now time.Time) string {
+	if now.After(end) {
+		return "expired"
+	}
+	return counted(int(end.Sub(now).Hours()/24), "day")
 }
 
 func importCertificate(c *urfave.Context) error {
@@ -91,6 +104,9 @@ func importCertificate(c *urfave.Context) error {
 		return err
 	}
 	return withToken(c, func(token *hsm.Token) error {
+		if err := fitsKey(c, token, der); err != nil {
+			return err
+		}
 		cert, err := token.ImportCertificate(c.Context, c.String("label"), der)
 		if err != nil {
 			return err
@@ -98,6 +114,26 @@ func importCertificate(c *urfave.Context) error {
 		d := describe(cert)
 		return printCertificates(c, []certificate{d}, d)
 	})
+}
+
+// fitsKey refuses a certificate under the label of a key that it is not of: everybody would take the one
+// for the other's.
+func fitsKey(c *urfave.Context, token *hsm.Token, der []byte) error {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil // the import says why
+	}
+	keys, err := token.Keys(c.Context)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if k.Label == c.String("label") && len(k.SPKI) > 0 && !bytes.Equal(k.SPKI, cert.RawSubjectPublicKeyInfo) {
+			return fmt.Errorf("%s is not of the key %q, which has another public key: compare with set-hsm keys show, or choose another --label",
+				c.Path("in"), k.Label)
+		}
+	}
+	return nil
 }
 
 // readCertificate reads the one certificate in a file, PEM or DER.

@@ -20,15 +20,16 @@ func doctorCommand() *urfave.Command {
 			"and at every certificate, and tries every key. It changes nothing on the token, beyond what a login with\n" +
 			"the right PIN does to the count of wrong ones, and it needs no network. It does not log in when one more\n" +
 			"wrong PIN would lock the token.\n\n" +
-			"Findings are errors, warnings and notes; those that something can be done about come with what, and with the\n" +
-			"commands that do it. Without --role, a mechanism that some\n" +
-			"role needs and the token lacks is a warning; with it, an error.\n\n" +
+			"Findings are errors, warnings and notes, the worst first, each with what to do about it and the commands\n" +
+			"that do that. Without --role, a mechanism that some role needs and the token lacks is a warning; with it,\n" +
+			"an error.\n\n" +
 			"Exit codes: 0 no error found (there may be warnings), 1 at least one error, 3 the device is not available.\n\n" +
 			"Example: set-hsm doctor " + exampleToken + " --role merchant",
 		Action: doctor,
 		Flags: []urfave.Flag{
 			tokenFlag(),
-			&urfave.StringFlag{Name: "role", Value: roleAll, Usage: strings.Join(roles, ", ")},
+			&urfave.StringFlag{Name: "role", Value: roleAll, Usage: "`ROLE` of the token: " + strings.Join(roles, ", ")},
+			&urfave.BoolFlag{Name: "all", Usage: "tell also of what is well, one by one"},
 			jsonFlag(),
 		},
 	}
@@ -126,28 +127,7 @@ func doctor(c *urfave.Context) error {
 	if c.Bool("json") {
 		return errors.Join(cli.PrintJSON(c.App.Writer, d), err)
 	}
-	return errors.Join(d.print(c), err)
-}
-
-func (d *diagnosis) print(c *urfave.Context) error {
-	var rows [][]string
-	counts := make([]int, len(severityNames))
-	for _, f := range d.Findings {
-		counts[f.Severity]++
-		rows = append(rows, []string{f.Severity.String(), f.Check, f.Object, f.Finding})
-		if f.Fix != "" {
-			rows = append(rows, []string{"", "", "", "-> " + f.Fix})
-		}
-		for _, command := range f.Commands {
-			rows = append(rows, []string{"", "", "", "   " + command})
-		}
-	}
-	if err := cli.Table(c.App.Writer, []string{"SEVERITY", "CHECK", "OBJECT", "FINDING"}, rows); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(c.App.Writer, "\n%d errors, %d warnings, %d notes, %d ok\n",
-		counts[severityError], counts[severityWarning], counts[severityNote], counts[severityOK])
-	return err
+	return errors.Join(d.print(c.App.Writer, c.Bool("all")), err)
 }
 
 // examine returns an error if the examination could not be brought to its end.

@@ -259,6 +259,39 @@ func TestDoctorOnNSS(t *testing.T) {
 	}
 }
 
+// The worst comes first, what is mended by the same commands together, and what is well in short.
+func TestDoctorPrint(t *testing.T) {
+	t.Parallel()
+	d := &diagnosis{}
+	d.add(severityOK, "library", "/x.so", "loads", "")
+	d.add(severityWarning, "key", "k", "is of no purpose", "replace it", "make l", "delete k")
+	d.add(severityWarning, "key", "k", "is modifiable", "replace it", "make l", "delete k")
+	d.add(severityOK, "key", "m", "fits", "")
+	d.add(severityOK, "key", "n\x1b", "fits", "")
+	d.add(severityError, "pin", "t", strings.Repeat("wrong ", 20)+"PIN", "correct it")
+	const errorAndWarnings = "error    pin t: wrong wrong wrong wrong wrong wrong wrong wrong wrong wrong wrong wrong wrong wrong wrong\n" +
+		"         wrong wrong wrong wrong wrong PIN\n" +
+		"         -> correct it\n" +
+		"warning  key k: is of no purpose\n" +
+		"warning  key k: is modifiable\n" +
+		"         -> replace it\n" +
+		"            make l\n" +
+		"            delete k\n"
+	const counts = "\n1 error, 2 warnings, 0 notes, 3 ok\n"
+	for all, want := range map[bool]string{
+		false: errorAndWarnings + "ok       library: /x.so\nok       key: m, n?\n" + counts,
+		true:  errorAndWarnings + "ok       library /x.so: loads\nok       key m: fits\nok       key n?: fits\n" + counts,
+	} {
+		var got bytes.Buffer
+		if err := d.print(&got, all); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.String()); diff != "" {
+			t.Errorf("all %t (-want +got):\n%s", all, diff)
+		}
+	}
+}
+
 func TestShellQuote(t *testing.T) {
 	t.Parallel()
 	for _, word := range []string{"plain", "", "a b", "it's", "$(x)", "a;b", "*", "pkcs11:token=t;serial=1?pin-source=file:x&module-path=/y", "\\", "\""} {

@@ -63,14 +63,14 @@ func (d *diagnosis) checkToken(t hsm.TokenInfo, uri hsm.URI) bool {
 
 // checkPIN reports whether a login is safe.
 func (d *diagnosis) checkPIN(t hsm.TokenInfo, uri hsm.URI) bool {
-	officer := "have the security officer set a new user PIN"
+	officer, command := "have the security officer set a new user PIN", d.command("pin", "--so-pin-source", "prompt:")
 	switch {
 	case !t.LoginRequired:
 	case t.PINLocked:
-		d.add(severityError, "pin", t.Label, "the user PIN is locked", officer)
+		d.add(severityError, "pin", t.Label, "the user PIN is locked", officer, command)
 		return false
 	case !t.UserPIN:
-		d.add(severityError, "pin", t.Label, "no user PIN is set", officer)
+		d.add(severityError, "pin", t.Label, "no user PIN is set", officer, command)
 		return false
 	case t.PINFinalTry:
 		d.add(severityError, "pin", t.Label, "one more wrong PIN locks the token, so the doctor does not log in: keys and certificates were not looked at",

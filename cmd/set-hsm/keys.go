@@ -18,37 +18,44 @@ const (
 	typeHelp    = "rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ed25519, aes-128, aes-256 or hmac-sha256"
 )
 
+var purposes = []hsm.Purpose{
+	hsm.PurposeSign, hsm.PurposeCertSign, hsm.PurposeKeyExchange, hsm.PurposeMAC, hsm.PurposeSeal,
+	hsm.PurposeWrap, hsm.PurposeUnwrap, hsm.PurposeDerive,
+}
+
 func keysCommand() *urfave.Command {
 	keyLabel := func() urfave.Flag { return labelFlag("`LABEL` of the key") }
-	return &urfave.Command{Name: "keys", Usage: "keys of a token", Subcommands: []*urfave.Command{
-		{Name: "list", Usage: "list keys with the attributes that the token gives",
-			Description: "Example: set-hsm keys list " + exampleToken,
-			Action:      listKeys, Flags: []urfave.Flag{tokenFlag(), jsonFlag()}},
-		{Name: "generate", Usage: "generate a key inside the token",
-			Description: "What the key may do is fixed by its purpose, for ever. It never leaves the token, unless it is made\n" +
-				"--wrappable: then it can leave it encrypted, by set-hsm wrap.\n\n" +
-				"Example: set-hsm keys generate " + exampleToken + " --label sign --purpose sign --type ec-p256",
-			Action: generateKey, Flags: []urfave.Flag{
-				tokenFlag(), labelFlag("`LABEL` of the key, unique in the token"),
-				&urfave.StringFlag{Name: "purpose", Required: true, Usage: purposeHelp},
-				&urfave.StringFlag{Name: "type", Required: true, Usage: typeHelp},
-				&urfave.BoolFlag{Name: "wrappable", Usage: "may leave the token encrypted, for a backup or another token"},
-				jsonFlag(),
-			}},
-		{Name: "show", Usage: "show everything that the token tells of a key",
-			Description: "With --pem, only the public key.\n\nExample: set-hsm keys show " + exampleToken + " --label sign --pem > sign.pem",
-			Action:      showKey, Flags: []urfave.Flag{tokenFlag(), keyLabel(), idFlag(),
-				&urfave.BoolFlag{Name: "pem", Usage: "print the public key as PEM, and nothing else"}, jsonFlag()}},
-		{Name: "rename", Usage: "give a key another label",
-			Description: "Not every token renames keys that were made unmodifiable, as set-hsm makes them: SoftHSM does not.\n\n" +
-				"Example: set-hsm keys rename " + exampleToken + " --label sign --to sign-2026",
-			Action: renameKey, Flags: []urfave.Flag{tokenFlag(), keyLabel(), idFlag(),
-				&urfave.StringFlag{Name: "to", Required: true, Usage: "new `LABEL`"}, jsonFlag()}},
-		{Name: "delete", Usage: "delete a key and its public key, for ever",
-			Description: "Asks for the label to be typed, unless --confirm has it.\n\n" +
-				"Example: set-hsm keys delete " + exampleToken + " --label sign-2025",
-			Action: deleteKey, Flags: []urfave.Flag{tokenFlag(), keyLabel(), idFlag(), confirmFlag(), jsonFlag()}},
-	}}
+	return &urfave.Command{Name: "keys", Usage: "keys of a token",
+		Description: "Example: set-hsm keys list " + exampleToken, Subcommands: []*urfave.Command{
+			{Name: "list", Usage: "list keys with the attributes that the token gives",
+				Description: "Example: set-hsm keys list " + exampleToken,
+				Action:      listKeys, Flags: []urfave.Flag{tokenFlag(), jsonFlag()}},
+			{Name: "generate", Usage: "generate a key inside the token",
+				Description: "What the key may do is fixed by its purpose, for ever. It never leaves the token, unless it is made\n" +
+					"--wrappable: then it can leave it encrypted, by set-hsm wrap.\n\n" +
+					"Example: set-hsm keys generate " + exampleToken + " \\\n" +
+					"           --label sign --purpose sign --type ec-p256",
+				Action: generateKey, Flags: []urfave.Flag{
+					tokenFlag(), labelFlag("`LABEL` of the key, unique in the token"),
+					&urfave.StringFlag{Name: "purpose", Required: true, Usage: "`PURPOSE`: " + purposeHelp},
+					&urfave.StringFlag{Name: "type", Required: true, Usage: "`TYPE`: " + typeHelp},
+					&urfave.BoolFlag{Name: "wrappable", Usage: "may leave the token encrypted, for a backup or another token"},
+					jsonFlag(),
+				}},
+			{Name: "show", Usage: "show everything that the token tells of a key",
+				Description: "With --pem, only the public key.\n\nExample: set-hsm keys show " + exampleToken + " --label sign --pem > sign.pem",
+				Action:      showKey, Flags: []urfave.Flag{tokenFlag(), keyLabel(), idFlag(),
+					&urfave.BoolFlag{Name: "pem", Usage: "print the public key as PEM, and nothing else"}, jsonFlag()}},
+			{Name: "rename", Usage: "give a key another label",
+				Description: "Not every token renames keys that were made unmodifiable, as set-hsm makes them: SoftHSM does not.\n\n" +
+					"Example: set-hsm keys rename " + exampleToken + " --label sign --to sign-2026",
+				Action: renameKey, Flags: []urfave.Flag{tokenFlag(), keyLabel(), idFlag(),
+					&urfave.StringFlag{Name: "to", Required: true, Usage: "new `LABEL`"}, jsonFlag()}},
+			{Name: "delete", Usage: "delete a key and its public key, for ever",
+				Description: "Asks for the label to be typed, unless --confirm has it.\n\n" +
+					"Example: set-hsm keys delete " + exampleToken + " --label sign-2025",
+				Action: deleteKey, Flags: []urfave.Flag{tokenFlag(), keyLabel(), idFlag(), confirmFlag(), jsonFlag()}},
+		}}
 }
 
 func listKeys(c *urfave.Context) error {
@@ -56,6 +63,9 @@ func listKeys(c *urfave.Context) error {
 		keys, err := token.Keys(c.Context)
 		if err != nil {
 			return err
+		}
+		if len(keys) == 0 {
+			hint(c, "token %q has no keys: make one with set-hsm keys generate", token.Info().Label)
 		}
 		return printKeys(c, keys, keys)
 	})
@@ -71,12 +81,27 @@ func generateKey(c *urfave.Context) error {
 		if c.Bool("wrappable") {
 			generate = token.GenerateWrappableKey
 		}
-		key, err := generate(c.Context, label, purpose, typ)
-		if err != nil {
+		var key hsm.KeyInfo
+		err := patiently(c, fmt.Sprintf("making the %s key %q", typ, label), func() (err error) {
+			key, err = generate(c.Context, label, purpose, typ)
 			return err
+		})
+		if err != nil {
+			return adviseOnKey(c, err)
 		}
 		return printKeys(c, []hsm.KeyInfo{key}, key)
 	})
+}
+
+// adviseOnKey says what to do about a key that was not made.
+func adviseOnKey(c *urfave.Context, err error) error {
+	switch {
+	case errors.Is(err, hsm.ErrKeyExists):
+		return fmt.Errorf("%w: choose another --label, or see that key with set-hsm keys show", err)
+	case c.Context.Err() != nil:
+		return fmt.Errorf("%w: the token may make the key all the same: see set-hsm keys list", err)
+	}
+	return err
 }
 
 func printKeys(c *urfave.Context, keys []hsm.KeyInfo, asJSON any) error {
@@ -143,6 +168,7 @@ func showKey(c *urfave.Context) error {
 	})
 }
 
+// printAttributes prints everything but the public key.
 func printAttributes(c *urfave.Context, k hsm.KeyInfo) error {
 	return cli.Table(c.App.Writer, []string{"ATTRIBUTE", "VALUE"}, [][]string{
 		{"label", k.Label}, {"id", k.ID}, {"type", string(k.Type)}, {"purpose", string(k.Purpose)},

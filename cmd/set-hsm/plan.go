@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -82,7 +81,7 @@ func initPlan(c *urfave.Context) error {
 		}
 	}
 	if err == nil && wrong > 0 {
-		err = fmt.Errorf("%d keys differ from the plan: they were left alone: delete them with set-hsm keys delete, or change the plan", wrong)
+		err = fmt.Errorf("%s not as the plan has it, and left alone: change the plan, or delete what is wrong with set-hsm keys delete and do this again", counted(wrong, "key"))
 	}
 	return errors.Join(printPlanned(c, done), err)
 }
@@ -126,7 +125,7 @@ func planToken(c *urfave.Context, module string, t softhsmconfig.Token, done *[]
 	uri := hsm.URI{Token: t.Label, Serial: info.Serial, ModulePath: module, PINSource: or(t.PINSource, "prompt:")}
 	token, err := ring.Token(c.Context, uri.String())
 	if err == nil {
-		err = planKeys(c.Context, token, t, done)
+		err = planKeys(c, token, t, done)
 	}
 	return errors.Join(err, ring.Close())
 }
@@ -147,14 +146,14 @@ func findOrMake(c *urfave.Context, module string, t softhsmconfig.Token) (info h
 	return hsm.TokenInfo{}, false, fmt.Errorf("%d tokens have this label: a plan needs labels that are unique", len(labelled))
 }
 
-func planKeys(ctx context.Context, token *hsm.Token, t softhsmconfig.Token, done *[]planned) error {
-	there, err := token.Keys(ctx)
+func planKeys(c *urfave.Context, token *hsm.Token, t softhsmconfig.Token, done *[]planned) error {
+	there, err := token.Keys(c.Context)
 	if err != nil {
 		return err
 	}
 	for _, k := range t.Keys {
 		did := planned{Token: t.Label, Serial: token.Info().Serial, Key: k.Label, Action: actionMade}
-		did.Detail, err = planKey(ctx, token, k, there)
+		did.Detail, err = planKey(c, token, k, there)
 		switch {
 		case err != nil:
 			return err
@@ -169,15 +168,17 @@ func planKeys(ctx context.Context, token *hsm.Token, t softhsmconfig.Token, done
 }
 
 // planKey makes the key if no key has its label. Otherwise it returns how that key differs.
-func planKey(ctx context.Context, token *hsm.Token, k softhsmconfig.Key, there []hsm.KeyInfo) (differs string, err error) {
+func planKey(c *urfave.Context, token *hsm.Token, k softhsmconfig.Key, there []hsm.KeyInfo) (differs string, err error) {
 	labelled := slices.DeleteFunc(slices.Clone(there), func(i hsm.KeyInfo) bool { return i.Label != k.Label })
 	if len(labelled) == 0 {
 		generate := token.GenerateKey
 		if k.Wrappable {
 			generate = token.GenerateWrappableKey
 		}
-		_, err := generate(ctx, k.Label, hsm.Purpose(k.Purpose), hsm.KeyType(k.Type))
-		return "", err
+		return "", patiently(c, fmt.Sprintf("making the %s key %q of token %q", k.Type, k.Label, token.Info().Label), func() error {
+			_, err := generate(c.Context, k.Label, hsm.Purpose(k.Purpose), hsm.KeyType(k.Type))
+			return err
+		})
 	}
 	if len(labelled) > 1 {
 		return fmt.Sprintf("%d keys have this label", len(labelled)), nil
@@ -191,7 +192,7 @@ func planKey(ctx context.Context, token *hsm.Token, k softhsmconfig.Key, there [
 		differences = append(differences, fmt.Sprintf("it is of type %s", or(i.Type, "unknown")))
 	}
 	if i.Extractable != k.Wrappable {
-		differences = append(differences, fmt.Sprintf("it is wrappable: %t", i.Extractable))
+		differences = append(differences, map[bool]string{true: "it is wrappable", false: "it is not wrappable"}[i.Extractable])
 	}
 	if !i.Sensitive {
 		differences = append(differences, "it is not sensitive")

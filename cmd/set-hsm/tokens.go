@@ -22,7 +22,8 @@ func tokensCommand() *urfave.Command {
 func initCommand() *urfave.Command {
 	return &urfave.Command{
 		Name: "init", Usage: "make a token in a free slot, or what is missing of a plan",
-		Description: "Examples: set-hsm init --label shop --pin-source file:shop-pin --so-pin-source file:shop-so-pin\n" +
+		Description: "Makes a token with a security officer's PIN and a user PIN, which are asked for if no source is given.\n\n" +
+			"Examples: set-hsm init --label shop --pin-source file:shop-pin --so-pin-source file:shop-so-pin\n" +
 			"          set-hsm init --plan tokens.yaml\n" +
 			"          set-hsm init --plan lab --dir softhsm\n\n" +
 			"A plan is a YAML file of tokens and their keys. What is missing is made, what is there and right is left\n" +
@@ -34,8 +35,8 @@ func initCommand() *urfave.Command {
 		Flags: []urfave.Flag{
 			moduleFlag(),
 			&urfave.StringFlag{Name: "label", Usage: "`LABEL` of the token, unique in the library"},
-			&urfave.StringFlag{Name: "so-pin-source", Value: "prompt:", Usage: "security officer's PIN: " + pinSourceHelp},
-			&urfave.StringFlag{Name: "pin-source", Value: "prompt:", Usage: "user PIN: " + pinSourceHelp},
+			&urfave.StringFlag{Name: "so-pin-source", Value: "prompt:", Usage: "`SOURCE` of the security officer's PIN"},
+			&urfave.StringFlag{Name: "pin-source", Value: "prompt:", Usage: "`SOURCE` of the user PIN: " + pinSourceHelp},
 			&urfave.StringFlag{Name: "plan", Usage: "YAML `FILE` of tokens and keys, or lab"},
 			&urfave.PathFlag{Name: "dir", Usage: "`FOLDER` of the SoftHSM tokens of --plan lab"},
 			jsonFlag(),
@@ -45,14 +46,18 @@ func initCommand() *urfave.Command {
 
 func pinCommand() *urfave.Command {
 	return &urfave.Command{
-		Name: "pin", Usage: "change the user PIN of a token",
+		Name: "pin", Usage: "change the user PIN of a token, or set one that is locked or missing",
 		Description: "The old PIN is tried once. Programs that run go on; they need the new PIN at their next login.\n\n" +
-			"Example: set-hsm pin " + exampleToken + " --new-pin-source file:shop-pin.new",
+			"With --so-pin-source it is the security officer who sets it, whose PIN is tried once: that of a token whose\n" +
+			"user PIN is locked, lost or was never set. Programs must not be using the token meanwhile.\n\n" +
+			"Examples: set-hsm pin " + exampleToken + " --new-pin-source file:shop-pin.new\n" +
+			"          set-hsm pin --token pkcs11:token=shop --so-pin-source file:shop-so-pin --new-pin-source prompt:",
 		Action: changePIN,
 		Flags: []urfave.Flag{
 			tokenFlag(),
-			&urfave.StringFlag{Name: "old-pin-source", Usage: "present PIN: " + pinSourceHelp + " (default: the URI's pin-source, or prompt:)"},
-			&urfave.StringFlag{Name: "new-pin-source", Value: "prompt:", Usage: "new PIN: " + pinSourceHelp},
+			&urfave.StringFlag{Name: "old-pin-source", Usage: "`SOURCE` of the present PIN (default: the URI's pin-source, or prompt:)"},
+			&urfave.StringFlag{Name: "new-pin-source", Value: "prompt:", Usage: "`SOURCE` of the new PIN"},
+			&urfave.StringFlag{Name: "so-pin-source", Usage: "`SOURCE` of the security officer's PIN, instead of the present one"},
 			jsonFlag(),
 		},
 	}
@@ -102,7 +107,11 @@ func makeToken(c *urfave.Context, module, label, soSource, source string) (hsm.T
 		return hsm.TokenInfo{}, err
 	}
 	defer clear(pin)
-	return hsm.InitToken(c.Context, module, label, soPIN, pin)
+	info, err := hsm.InitToken(c.Context, module, label, soPIN, pin)
+	if errors.Is(err, hsm.ErrTokenExists) {
+		err = fmt.Errorf("%w: choose another --label, or use that one: set-hsm tokens lists them", err)
+	}
+	return info, err
 }
 
 func tokens(c *urfave.Context) error {
@@ -116,6 +125,9 @@ func tokens(c *urfave.Context) error {
 	list, err := hsm.Tokens(c.Context, module)
 	if err != nil {
 		return err
+	}
+	if len(list) == 0 {
+		hint(c, "%s has no tokens: make one with set-hsm init, or see that its configuration (for SoftHSM, SOFTHSM2_CONF) is the right one", module)
 	}
 	return printTokens(c, list, list)
 }
@@ -155,11 +167,12 @@ func changePIN(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.IsSet("so-pin-source") {
+		return resetPIN(c, uri)
+	}
 	switch {
 	case c.IsSet("old-pin-source"):
 		uri.PINSource = c.String("old-pin-source")
-	case uri.PINSource == "":
-		uri.PINSource = "prompt:"
 	}
 	var old []byte
 	defer func() { clear(old) }()
@@ -183,10 +196,36 @@ func changePIN(c *urfave.Context) (err error) {
 	if err := token.SetPIN(c.Context, old, fresh); err != nil {
 		return err
 	}
+	return printChanged(c, token.Info())
+}
+
+// resetPIN has the security officer set the user PIN.
+func resetPIN(c *urfave.Context, uri hsm.URI) error {
+	if c.IsSet("old-pin-source") {
+		return cli.Usage(errors.New("give either --old-pin-source or --so-pin-source: the security officer does not need the present PIN"))
+	}
+	name := or(uri.Token, uri.Serial)
+	soPIN, err := cli.Secret(c.Context, c.String("so-pin-source"), fmt.Sprintf("security officer's PIN of token %q", name), c.App.Reader, c.App.ErrWriter)
+	if err != nil {
+		return err
+	}
+	defer clear(soPIN)
+	pin, err := cli.NewSecret(c.Context, c.String("new-pin-source"), fmt.Sprintf("new PIN of token %q", name), c.App.Reader, c.App.ErrWriter)
+	if err != nil {
+		return err
+	}
+	defer clear(pin)
+	info, err := hsm.InitPIN(c.Context, uri, soPIN, pin)
+	if err != nil {
+		return err
+	}
+	return printChanged(c, info)
+}
+
+func printChanged(c *urfave.Context, info hsm.TokenInfo) error {
 	if c.Bool("json") {
-		info := token.Info()
 		return cli.PrintJSON(c.App.Writer, map[string]any{"token": info.Label, "serial": info.Serial, "changed": true})
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "The user PIN of token %q is changed. Update the PIN sources of what uses it.\n", token.Info().Label)
+	_, err := fmt.Fprintf(c.App.Writer, "The user PIN of token %q is changed. Update the PIN sources of what uses it.\n", info.Label)
 	return err
 }

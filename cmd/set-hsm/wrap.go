@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/hsm"
@@ -23,7 +25,13 @@ func wrapCommand() *urfave.Command {
 		Description: "The key must have been generated --wrappable. It is encrypted with an AES key of the token for wrap\n" +
 			"(--with), or for the RSA key for unwrap of another token (--for, its public key from keys show --pem).\n" +
 			"Make sure that --for is that token's: whoever has its private key gets this one.\n\n" +
-			"Example: set-hsm wrap " + exampleToken + " --label pan-seal --for other-token.pem --out pan-seal.wrapped",
+			"RSA takes AES and HMAC keys only. A key pair goes with an AES key for wrap that both tokens have: generated\n" +
+			"--wrappable in this one, wrapped --for the other, and unwrapped there --purpose unwrap.\n\n" +
+			"Example, from token shop to token bank:\n" +
+			"  set-hsm keys generate --token $BANK --label transport --purpose unwrap --type rsa-2048\n" +
+			"  set-hsm keys show --token $BANK --label transport --pem > bank.pem\n" +
+			"  set-hsm wrap --token $SHOP --label pan-seal --for bank.pem --out pan-seal.wrapped\n" +
+			"  set-hsm unwrap --token $BANK --in pan-seal.wrapped --with transport --label pan-seal --purpose seal",
 		Action: wrap,
 		Flags: []urfave.Flag{
 			tokenFlag(), labelFlag("`LABEL` of the key to wrap"),
@@ -39,11 +47,12 @@ func unwrapCommand() *urfave.Command {
 	return &urfave.Command{
 		Name: "unwrap", Usage: "bring a wrapped key into the token",
 		Description: "What the key may do here is fixed by --purpose; it cannot leave the token again.\n\n" +
-			"Example: set-hsm unwrap " + exampleToken + " --in pan-seal.wrapped --with transport --label pan-seal --purpose seal",
+			"Example: set-hsm unwrap " + exampleToken + " \\\n" +
+			"           --in pan-seal.wrapped --with transport --label pan-seal --purpose seal",
 		Action: unwrap,
 		Flags: []urfave.Flag{
 			tokenFlag(), labelFlag("`LABEL` that the key gets, unique in the token"),
-			&urfave.StringFlag{Name: "purpose", Required: true, Usage: purposeHelp},
+			&urfave.StringFlag{Name: "purpose", Required: true, Usage: "`PURPOSE`: " + purposeHelp},
 			&urfave.StringFlag{Name: "with", Required: true, Usage: "`LABEL` of the key for unwrap"},
 			&urfave.PathFlag{Name: "in", Required: true, Usage: "`FILE` that set-hsm wrap has written"},
 			jsonFlag(),
@@ -108,10 +117,14 @@ func unwrap(c *urfave.Context) error {
 	if err := w.UnmarshalText(text); err != nil {
 		return fmt.Errorf("%s: %w", c.Path("in"), err)
 	}
+	label, purpose := c.String("label"), hsm.Purpose(c.String("purpose"))
+	if !slices.Contains(purposes, purpose) {
+		return cli.Usage(fmt.Errorf("--purpose is %q: want %s", purpose, purposeHelp))
+	}
 	return withToken(c, func(token *hsm.Token) error {
-		key, err := token.Unwrap(c.Context, c.String("label"), hsm.Purpose(c.String("purpose")), c.String("with"), &w)
+		key, err := token.Unwrap(c.Context, label, purpose, c.String("with"), &w)
 		if err != nil {
-			return err
+			return adviseOnKey(c, err)
 		}
 		return printKeys(c, []hsm.KeyInfo{key}, key)
 	})
@@ -158,6 +171,9 @@ func readFile(path string) ([]byte, error) {
 // writeNew writes a file for its owner only, which must not exist.
 func writeNew(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: files are never overwritten: choose another name", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func Table(w io.Writer, header []string, rows [][]string) error {
 			if i > 0 {
 				io.WriteString(tw, "\t")
 			}
-			io.WriteString(tw, strings.Map(printable, cell))
+			io.WriteString(tw, Printable(cell))
 		}
 		io.WriteString(tw, "\n")
 	}
@@ -58,7 +58,7 @@ func Table(w io.Writer, header []string, rows [][]string) error {
 func Line(w io.Writer, lead, text string) error {
 	indent := utf8.RuneCountInString(lead)
 	out, column := lead, indent
-	for word := range strings.FieldsSeq(strings.Map(printable, text)) {
+	for word := range strings.FieldsSeq(Printable(text)) {
 		length := utf8.RuneCountInString(word)
 		switch {
 		case column == indent:
@@ -72,6 +72,9 @@ func Line(w io.Writer, lead, text string) error {
 	_, err := io.WriteString(w, out+"\n")
 	return err
 }
+
+// Printable is text with the rule of [Table], for what is printed in another form.
+func Printable(text string) string { return strings.Map(printable, text) }
 
 func printable(r rune) rune {
 	if unicode.IsPrint(r) {
