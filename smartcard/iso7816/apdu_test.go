@@ -146,6 +146,22 @@ func TestExchange(t *testing.T) {
 			[][2]string{{"00cb000000", "6c02"}, {"00cb000002", "aabb9000"}},
 			iso7816.Response{Data: []byte{0xAA, 0xBB}, SW: 0x9000},
 		}, {
+			"wrong Le of the rest", iso7816.Command{INS: 0xCB, Data: []byte{1}, Ne: 256}, false,
+			[][2]string{{"00cb00000101" + "00", "6100"}, {"00c0000000", "6c02"}, {"00c0000002", "aabb9000"}},
+			iso7816.Response{Data: []byte{0xAA, 0xBB}, SW: 0x9000},
+		}, {
+			"wrong Le only once", iso7816.Command{INS: 0xCB, Ne: 256}, false,
+			[][2]string{{"00cb000000", "6c02"}, {"00cb000002", "6c03"}},
+			iso7816.Response{SW: 0x6C03},
+		}, {
+			"wrong Le, with a body", iso7816.Command{INS: 0x87, Data: []byte{1}, Ne: 256}, false,
+			[][2]string{{"008700000101" + "00", "6c02"}},
+			iso7816.Response{SW: 0x6C02},
+		}, {
+			"wrong Le without Le", iso7816.Command{INS: 0x20}, false,
+			[][2]string{{"00200000", "6c02"}},
+			iso7816.Response{SW: 0x6C02},
+		}, {
 			"chain", iso7816.Command{INS: 0x87, P2: 0x9D, Data: long, Ne: 256}, false,
 			[][2]string{{"1087009dff" + longHex[:510], "9000"}, {"0087009d2d" + longHex[510:] + "00", "aa9000"}},
 			iso7816.Response{Data: []byte{0xAA}, SW: 0x9000},

@@ -9,7 +9,6 @@ const (
 	sw1MoreData  = 0x61
 	sw1WrongLe   = 0x6C
 	roundsMax    = 300 // GET RESPONSE rounds: ResponseBytesMax in pieces of 256, and room
-	wrongLeTries = 1
 	collectBytes = 1024 // what a key operation answers fits, without being copied about
 )
 
@@ -45,13 +44,7 @@ func Exchange(send func(apdu []byte) ([]byte, error), c Command, extended bool) 
 
 // collect sends c and gathers an answer that comes in pieces.
 func collect(send func([]byte) ([]byte, error), c Command, encode func(Command) ([]byte, error)) (Response, error) {
-	r, err := transmit(send, c, encode)
-	for range wrongLeTries {
-		if err == nil && r.SW>>8 == sw1WrongLe {
-			c.Ne = neOf(int(r.SW&0xFF), ResponseShortBytesMax)
-			r, err = transmit(send, c, encode)
-		}
-	}
+	r, err := ask(send, c, encode)
 	if err != nil || r.SW>>8 != sw1MoreData {
 		return r, err
 	}
@@ -59,7 +52,7 @@ func collect(send func([]byte) ([]byte, error), c Command, encode func(Command) 
 	whole = appendAndClear(whole, r.Data)
 	for range roundsMax {
 		next := Command{CLA: c.CLA, INS: insGetResponse, Ne: neOf(int(r.SW&0xFF), ResponseShortBytesMax)}
-		r, err = transmit(send, next, Command.ShortAPDU)
+		r, err = ask(send, next, Command.ShortAPDU)
 		if err != nil {
 			return Response{}, err
 		}
@@ -72,6 +65,16 @@ func collect(send func([]byte) ([]byte, error), c Command, encode func(Command) 
 		}
 	}
 	return Response{}, fmt.Errorf("iso7816: answer not complete after %d pieces: %w", roundsMax, ErrMalformed)
+}
+
+// ask transmits c, and once more if the card wants another Le.
+func ask(send func([]byte) ([]byte, error), c Command, encode func(Command) ([]byte, error)) (Response, error) {
+	r, err := transmit(send, c, encode)
+	if err != nil || r.SW>>8 != sw1WrongLe || c.Ne == 0 || len(c.Data) > 0 {
+		return r, err
+	}
+	c.Ne = neOf(int(r.SW&0xFF), ResponseShortBytesMax)
+	return transmit(send, c, encode)
 }
 
 // appendAndClear moves a piece of an answer: it may be a decrypted secret.
