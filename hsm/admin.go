@@ -1,6 +1,7 @@
 package hsm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -97,18 +98,16 @@ func Tokens(ctx context.Context, modulePath string) ([]TokenInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.admin.lock(ctx); err != nil {
-		return nil, err
-	}
-	defer m.admin.unlock()
 	list := []TokenInfo{}
-	err = m.administer(func(lib *pkcs11.Ctx) error {
-		slots, err := tokenSlots(lib)
-		for _, s := range slots {
-			list = append(list, s.info)
-		}
-		return err
-	})
+	err = m.manage(ctx, func() error {
+		return m.administer(func(lib *pkcs11.Ctx) error {
+			slots, err := tokenSlots(lib)
+			for _, s := range slots {
+				list = append(list, s.info)
+			}
+			return err
+		})
+	}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -204,15 +203,16 @@ func InitToken(ctx context.Context, modulePath, label string, soPIN, userPIN []b
 	if err != nil {
 		return TokenInfo{}, err
 	}
-	if err := m.admin.lock(ctx); err != nil {
-		return TokenInfo{}, err
-	}
-	defer m.admin.unlock()
 	var made TokenInfo
-	err = m.administer(func(lib *pkcs11.Ctx) error {
-		made, err = initToken(lib, label, soPIN, userPIN)
-		return err
-	})
+	soPIN, userPIN = bytes.Clone(soPIN), bytes.Clone(userPIN) // it goes on when ctx has ended
+	err = m.manage(ctx, func() error {
+		defer clear(soPIN)
+		defer clear(userPIN)
+		return m.administer(func(lib *pkcs11.Ctx) (err error) {
+			made, err = initToken(lib, label, soPIN, userPIN)
+			return err
+		})
+	}, nil)
 	if err != nil {
 		return TokenInfo{}, fmt.Errorf("initialise token %q: %w", label, err)
 	}

@@ -16,6 +16,9 @@ type gate struct {
 }
 
 func (g *gate) enter(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	g.mu.Lock()
 	for g.opened != nil {
 		opened := g.opened
@@ -23,7 +26,7 @@ func (g *gate) enter(ctx context.Context) error {
 		select {
 		case <-opened:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return noTurn(ctx, "the PKCS#11 library is being initialised")
 		}
 		g.mu.Lock()
 	}

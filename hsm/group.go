@@ -268,25 +268,25 @@ func do[T any](ctx context.Context, c *copies, what deed, f keyOp[T]) (done[T], 
 		return doWith(ctx, c.keys[0], call{operation: what.name, doubtful: what.doubtful, tries: triesMax}, f)
 	}
 	var end time.Time
-	silent := make([]error, len(c.members)) // those that have not answered this call
+	out := make([]error, len(c.members)) // those that are not asked again in this call
 	for round := 1; ; round++ {
-		errs := slices.Clone(silent)
+		errs := slices.Clone(out)
 		for _, i := range c.order() {
-			if silent[i] != nil {
+			if out[i] != nil {
 				continue
 			}
 			d, err := doAt(ctx, c, i, call{operation: what.name, doubtful: what.doubtful, tries: 1, impatient: true, shared: true}, f)
-			if err == nil || !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+			if err == nil || !ofToken(err) || ctx.Err() != nil {
 				return d, err
 			}
-			if errs[i] = err; errors.Is(err, errSlow) {
-				silent[i] = err
+			if errs[i] = err; errors.Is(err, errSlow) || !errors.Is(err, ErrUnavailable) {
+				out[i] = err
 			}
 		}
 		if round == 1 {
 			end = time.Now().Add(lostSecondsMax * time.Second)
 		}
-		if time.Now().After(end) || !slices.Contains(silent, nil) {
+		if time.Now().After(end) || !slices.Contains(out, nil) {
 			return done[T]{}, errors.Join(errs...)
 		}
 		select {
@@ -295,6 +295,12 @@ func do[T any](ctx context.Context, c *copies, what deed, f keyOp[T]) (done[T], 
 			return done[T]{}, errors.Join(append(errs, context.Cause(ctx))...)
 		}
 	}
+}
+
+// ofToken reports whether err is about one token, so that another one may do better.
+func ofToken(err error) bool {
+	_, refused := errors.AsType[*PINError](err)
+	return refused || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) || errors.Is(err, errAnotherKey)
 }
 
 func doAt[T any](ctx context.Context, c *copies, i int, how call, f keyOp[T]) (done[T], error) {

@@ -11,7 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -386,18 +386,23 @@ func (t *Token) SetPIN(ctx context.Context, old, new []byte) error {
 		return t.fail("change the PIN", errors.New("it wants no PIN"))
 	}
 	old, new = slices.Clone(old), slices.Clone(new) // a change that is under way outlives ctx
-	err := t.m.manage(ctx, func() error {
+	var begun atomic.Bool
+	err := t.sessionOnce(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		if begun.Swap(true) {
+			return context.Cause(ctx)
+		}
 		defer clear(old)
 		defer clear(new)
-		// To its end, however long it takes: which PIN is the right one must be known.
-		err := t.sessionOnce(context.WithoutCancel(ctx), func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
-			return t.setPIN(lib, sh, old, new)
-		})
+		err := t.setPIN(lib, sh, old, new)
 		if err == nil {
 			t.changedPIN(old, new)
 		}
 		return err
-	}, nil)
+	})
+	if !begun.Swap(true) {
+		clear(old)
+		clear(new)
+	}
 	if _, ok := errors.AsType[*PINError](err); ok || err == nil {
 		return err
 	}
@@ -405,15 +410,17 @@ func (t *Token) SetPIN(ctx context.Context, old, new []byte) error {
 }
 
 // changedPIN takes down that new is the PIN now. A PIN source that still has the old one must not cost a
-// try when a lost token wants a login. The caller holds m.admin.
+// try when a lost token wants a login.
 func (t *token) changedPIN(old, new []byte) {
-	t.pinDigest = digestPIN(new)
+	was, is := digestPIN(old), digestPIN(new)
+	var r refusal
+	if was != is {
+		r = refusal{was, &PINError{Token: t.info.Label}}
+	}
+	t.m.refuse(t.info.id(), r)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.refused = nil
-	if digest := digestPIN(old); digest != t.pinDigest {
-		t.refused = &refusal{digest, &PINError{Token: t.info.Label}, time.Now()}
-	}
+	t.pinDigest = is
 }
 
 func (t *Token) setPIN(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, old, new []byte) error {

@@ -30,8 +30,15 @@ type module struct {
 	// finalised. Who shuts it holds admin.
 	gate gate
 	open map[tokenID]*token // guarded by admin
-	// stuck is set when a token could not be closed: then the library stays initialised.
+	// stuck is set when a token could not be closed: then the library stays initialised until nobody
+	// is in it any more.
 	stuck bool // guarded by admin
+	// ours is set while the library is initialised by us, foreign while it is by somebody else in this
+	// process, who would crash if we finalised it.
+	ours, foreign bool // guarded by admin
+
+	pins     sync.Mutex
+	refusals map[tokenID]refusal // guarded by pins; they outlive the open tokens
 }
 
 // tokenID tells the tokens of a library apart. Not by the serial number alone, because NSS has two tokens,
@@ -71,7 +78,7 @@ func loadModule(path string) (*module, error) {
 		return nil, err
 	}
 	m := &module{
-		path: canonical, lib: lib, direct: functions, open: map[tokenID]*token{},
+		path: canonical, lib: lib, direct: functions, open: map[tokenID]*token{}, refusals: map[tokenID]refusal{},
 		admin: make(mutex, 1), create: make(mutex, 1),
 	}
 	modules.byPath[canonical] = m
@@ -128,10 +135,27 @@ func (m *module) administer(f func(lib *pkcs11.Ctx) error) error {
 }
 
 func (m *module) initialise() error {
-	if err := m.lib.Initialize(); err != nil && codeOf(err) != pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED {
+	err := m.lib.Initialize()
+	switch {
+	case err == nil:
+		m.ours, m.foreign = true, false
+	case codeOf(err) == pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED:
+		m.foreign = !m.ours
+	default:
 		return fmt.Errorf("PKCS#11 library %s: %w: %w", m.path, named("C_Initialize", err), ErrUnavailable)
 	}
 	return nil
+}
+
+func (m *module) finalise() error {
+	if m.foreign {
+		return nil
+	}
+	err := m.lib.Finalize()
+	if err == nil || codeOf(err) == pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED {
+		m.ours = false
+	}
+	return named("C_Finalize", err)
 }
 
 // briefly initialises the library for f alone. The caller has shut the gate.
@@ -140,7 +164,7 @@ func (m *module) briefly(f func(lib *pkcs11.Ctx) error) error {
 		return err
 	}
 	err := f(m.lib)
-	return errors.Join(err, named("C_Finalize", m.lib.Finalize()))
+	return errors.Join(err, m.finalise())
 }
 
 // alone runs f while no call is in the library. The caller holds m.admin.
@@ -151,6 +175,12 @@ func (m *module) alone(f func() error) error {
 		return err
 	}
 	defer m.gate.open()
+	if m.stuck {
+		// Nobody is in the library any more.
+		if m.stuck = false; !m.initialised() {
+			_ = m.finalise() // as a lost one is: what f needs says more
+		}
+	}
 	return f()
 }
 
@@ -161,15 +191,23 @@ func noAnswer(ctx context.Context) error {
 	return fmt.Errorf("the PKCS#11 library has not answered: %w: %w", context.Cause(ctx), ErrUnavailable)
 }
 
+// noTurn is the error of a call that was not made, because ctx has ended before its turn.
+func noTurn(ctx context.Context, waited string) error {
+	return fmt.Errorf("%s: %w: %w", waited, context.Cause(ctx), ErrUnavailable)
+}
+
 // mutex is a lock whose waiting ends with a context. It is a channel of capacity 1.
 type mutex chan struct{}
 
 func (m mutex) lock(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	select {
 	case m <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return noTurn(ctx, "the PKCS#11 library is being opened, or makes a key")
 	}
 }
 

@@ -13,8 +13,10 @@ const (
 	// recoverShare is how much longer a library with other tokens at work is left alone than the
 	// last attempt has kept them waiting.
 	recoverShare = 9
-	// refusedPause is the least time between two looks at the source of a PIN that was refused.
+	// refusedPause is the least time between two looks at the source of a PIN that was refused, and
+	// lockedPause between two looks whether the officer has unlocked a PIN.
 	refusedPause = time.Second
+	lockedPause  = 10 * time.Second
 )
 
 // recovery is the work of a goroutine that brings a lost device back. It runs until it has, until the
@@ -23,12 +25,14 @@ type recovery struct {
 	ctx  context.Context
 	stop context.CancelFunc
 	done chan struct{} // closed when callers should look again
+	// idle is set while it has no goroutine, because that of another token of the library does its work.
+	idle bool // guarded by the token's mu
 }
 
 // linked returns the link of the token, and waits for it if the device is lost.
 func (t *Token) linked(ctx context.Context, impatient bool) (*link, error) {
 	if t.closed.Load() {
-		return nil, fmt.Errorf("the token is closed: %w", ErrUnavailable)
+		return nil, errClosed
 	}
 	if on := t.token.link.Load(); on != nil {
 		return on, nil
@@ -39,7 +43,7 @@ func (t *Token) linked(ctx context.Context, impatient bool) (*link, error) {
 		t.mu.Lock()
 		on, r, why := t.token.link.Load(), t.recovery, t.why
 		if on == nil && r == nil { // it ended with a refused PIN: the source may have another by now
-			if t.refused == nil || time.Since(t.refused.at) > refusedPause {
+			if time.Now().After(t.next) {
 				t.startRecovery(nil, true)
 			}
 			t.mu.Unlock()
@@ -60,10 +64,12 @@ func (t *Token) linked(ctx context.Context, impatient bool) (*link, error) {
 			return nil, fmt.Errorf("%w: %w", &lostError{err: t.whyLost()}, context.Cause(ctx))
 		}
 		if t.closed.Load() {
-			return nil, fmt.Errorf("the token is closed: %w", ErrUnavailable)
+			return nil, errClosed
 		}
 	}
 }
+
+var errClosed = fmt.Errorf("the token is closed: %w", ErrUnavailable)
 
 func (t *token) whyLost() error {
 	t.mu.Lock()
@@ -89,22 +95,33 @@ func (t *token) lose(on *link, err *lostError) {
 // startRecovery begins a recovery, in place of one that has brought a link which is lost again before
 // that was taken down. The caller holds t.mu.
 func (t *token) startRecovery(old *link, deep bool) {
+	if r := t.newRecovery(); r != nil {
+		go t.recover(r, old, deep)
+	}
+}
+
+// newRecovery returns the recovery that callers wait for from now on, or nil if the token's use has
+// ended. The caller holds t.mu.
+func (t *token) newRecovery() *recovery {
 	if t.recovery != nil {
 		t.recovery.stop()
 		close(t.recovery.done)
+		t.recovery = nil
+	}
+	if t.ended {
+		return nil
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	r := &recovery{ctx, stop, make(chan struct{})}
-	t.recovery = r
-	go t.recover(r, old, deep)
+	t.recovery = &recovery{ctx: ctx, stop: stop, done: make(chan struct{})}
+	return t.recovery
 }
 
-func (t *token) stopRecovery() {
+// end ends the token's use: no recovery begins any more, and one that runs stops.
+func (t *token) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.recovery != nil {
-		t.recovery.stop()
-	}
+	t.ended, t.why = true, errClosed
+	t.newRecovery()
 }
 
 // recover tries until the token is linked: first a new login if the library may still be good, then
@@ -144,9 +161,9 @@ func (t *token) recover(r *recovery, old *link, deep bool) {
 func (t *token) settle(r *recovery, err error) (ended bool) {
 	t.mu.Lock()
 	defer func() {
-		outage := time.Since(t.since)
+		outage, noticed := time.Since(t.since), !r.idle
 		t.mu.Unlock()
-		if ended && err == nil {
+		if ended && err == nil && noticed {
 			observeBack(t.info.Label, outage)
 		}
 	}()
@@ -154,17 +171,17 @@ func (t *token) settle(r *recovery, err error) (ended bool) {
 		err = errors.New("somebody else has settled it")
 		return true
 	}
-	_, refused := errors.AsType[*PINError](err)
+	pinErr, refused := errors.AsType[*PINError](err)
 	switch {
-	case r.ctx.Err() != nil:
-		err = fmt.Errorf("the token is closed: %w", ErrUnavailable)
-		t.why = err
+	case err == nil && t.link.Load() == nil:
+		return false // another token's recovery has interrupted this one
 	case err == nil:
 	case refused:
-		t.why = err
-		if t.refused != nil {
-			t.refused.at = time.Now()
+		pause := refusedPause
+		if pinErr.Tries == TriesNone {
+			pause = lockedPause
 		}
+		t.why, t.next = err, time.Now().Add(pause)
 	default:
 		t.why = err
 		return false
@@ -225,12 +242,19 @@ func (t *token) reconnect(r *recovery) (crowded bool, err error) {
 			clear(s.pin)
 		}
 	}()
+	if r.ctx.Err() != nil {
+		return false, errClosed
+	}
+	// The others need not be disturbed for a PIN that is known to be wrong.
+	if err := t.refusedBefore(digestPIN(secrets[t].pin)); err != nil {
+		return false, err
+	}
 	for _, o := range all {
 		crowded = crowded || o != t && o.link.Load() != nil
 	}
 	err = m.alone(func() error {
 		for _, o := range all {
-			_ = o.disconnect()
+			_ = o.disconnect(o.interrupt())
 		}
 		for _, o := range all {
 			cerr := secrets[o].err
@@ -240,7 +264,7 @@ func (t *token) reconnect(r *recovery) (crowded bool, err error) {
 			if o == t {
 				err = cerr
 			} else {
-				o.afterReconnect(cerr)
+				o.resume(cerr)
 			}
 		}
 		return err
@@ -266,14 +290,31 @@ func (m *module) sharers(ctx context.Context) (all []*token, secrets map[*token]
 	return all, secrets
 }
 
-// afterReconnect takes down what somebody else's recovery has done to this token.
-func (t *token) afterReconnect(err error) {
+var errInterrupted = errors.New("the PKCS#11 library is being initialised anew for another token")
+
+// interrupt takes the link of a token that is well, and makes its callers wait, while another one's
+// recovery initialises the library.
+func (t *token) interrupt() *link {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	on := t.link.Swap(nil)
+	if on == nil || t.recovery != nil { // lost, or just back and not settled yet
+		return on
+	}
+	if r := t.newRecovery(); r != nil {
+		r.idle, t.why, t.since = true, errInterrupted, time.Now()
+	}
+	return on
+}
+
+// resume takes down what another token's recovery has done to this one.
+func (t *token) resume(err error) {
 	t.mu.Lock()
 	r := t.recovery
-	lost := r == nil && err != nil
+	lost := r != nil && r.idle && err != nil
 	if lost {
-		t.why, t.since = err, time.Now()
-		t.startRecovery(nil, true)
+		r.idle, t.why = false, err
+		go t.recover(r, nil, true)
 	}
 	t.mu.Unlock()
 	switch {

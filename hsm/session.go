@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +48,13 @@ type lostError struct {
 	unclear bool // it may as well be about what was asked
 }
 
-func (e *lostError) Error() string        { return fmt.Sprintf("%v: %v", ErrUnavailable, e.err) }
+func (e *lostError) Error() string {
+	text := e.err.Error()
+	if strings.Contains(text, ErrUnavailable.Error()) {
+		return text // once is enough
+	}
+	return ErrUnavailable.Error() + ": " + text
+}
 func (e *lostError) Unwrap() error        { return e.err }
 func (e *lostError) Is(target error) bool { return target == ErrUnavailable }
 
@@ -173,7 +180,7 @@ func (t *Token) takePlace(ctx context.Context) error {
 		select {
 		case t.places <- struct{}{}:
 		case <-ctx.Done():
-			return fmt.Errorf("all %d sessions are busy: %w: %w", cap(t.places), context.Cause(ctx), ErrUnavailable)
+			return noTurn(ctx, fmt.Sprintf("all %d sessions are busy", cap(t.places)))
 		}
 	}
 	return nil
@@ -277,9 +284,15 @@ func creating[T any](ctx context.Context, t *Token, f func() (T, error)) (T, err
 		t.m.create.unlock()
 		return none, err
 	}
+	const running, returned, abandoned = 0, 1, 2
+	var state atomic.Int32
+	all := int64(cap(t.places))
 	done := make(chan outcome, 1)
 	go func() {
 		value, err := f()
+		if !state.CompareAndSwap(running, returned) {
+			t.stuck.Add(-all)
+		}
 		leave()
 		t.m.create.unlock()
 		done <- outcome{value, err}
@@ -288,6 +301,11 @@ func creating[T any](ctx context.Context, t *Token, f func() (T, error)) (T, err
 	case o := <-done:
 		return o.value, o.err
 	case <-ctx.Done():
+		if !state.CompareAndSwap(running, abandoned) {
+			o := <-done
+			return o.value, o.err
+		}
+		t.stuck.Add(all)
 		return none, noAnswer(ctx)
 	}
 }
@@ -339,7 +357,7 @@ func (t *Token) withSession(f sessionFunc) error {
 	return err
 }
 
-var errBusy = fmt.Errorf("not done within %d seconds: %w", waitSecondsMax, ErrUnavailable)
+var errBusy = fmt.Errorf("not done within %d seconds", waitSecondsMax)
 
 // briefly returns the context of a call whose interface has none.
 func briefly(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -39,8 +39,7 @@ type token struct {
 	loginRequired bool
 
 	// Guarded by m.admin.
-	refs      int // open Tokens
-	pinDigest [sha256.Size]byte
+	refs int // open Tokens
 
 	// Changed while m.gate is shut and m.admin held, or before anybody knows the token.
 	connected bool // the library is initialised for it
@@ -50,18 +49,20 @@ type token struct {
 	load   atomic.Int64  // calls that wait or run
 	stuck  atomic.Int64  // calls that run although nobody waits for them any more
 
-	link     atomic.Pointer[link] // nil while the device is lost; set with mu held
-	mu       sync.Mutex
-	recovery *recovery // nil unless one runs
-	why      error     // why there is no link
-	since    time.Time // when it was lost
-	refused  *refusal  // the last PIN that the token did not take
+	link      atomic.Pointer[link] // nil while the device is lost; set with mu held
+	mu        sync.Mutex
+	recovery  *recovery // nil unless one runs
+	ended     bool      // the last Token is closed: no recovery begins
+	why       error     // why there is no link
+	since     time.Time // when it was lost
+	next      time.Time // not before which to look for another PIN than the refused one
+	pinDigest [sha256.Size]byte
 }
 
+// refusal is the last PIN that a token did not take, and what it said.
 type refusal struct {
 	digest [sha256.Size]byte
 	err    error
-	at     time.Time
 }
 
 // Open opens the token that uri names by label, serial number or both, and logs in with the PIN that
@@ -135,7 +136,10 @@ func (t *token) again(ctx context.Context, uri URI, pin PINFunc) (*Token, error)
 		return nil, err
 	}
 	defer clear(secret)
-	if digest := digestPIN(secret); !hmac.Equal(digest[:], t.pinDigest[:]) {
+	t.mu.Lock()
+	digest, want := digestPIN(secret), t.pinDigest
+	t.mu.Unlock()
+	if !hmac.Equal(digest[:], want[:]) {
 		return nil, &PINError{Token: t.info.Label}
 	}
 	t.refs++
@@ -199,7 +203,7 @@ func (t *token) connect(pin []byte) (err error) {
 		}
 		defer func() {
 			if err != nil {
-				_ = lib.Finalize() // the first error is the one that tells
+				_ = t.m.finalise() // the first error is the one that tells
 			}
 		}()
 	}
@@ -254,9 +258,7 @@ func (t *token) logInWith(sh pkcs11.SessionHandle, slot uint, pin []byte) error 
 	if err := lib.Login(sh, pkcs11.CKU_USER, unsafe.String(unsafe.SliceData(pin), len(pin))); err != nil {
 		err = t.pinError(err, slot)
 		if _, ok := errors.AsType[*PINError](err); ok {
-			t.mu.Lock()
-			t.refused = &refusal{digest, err, time.Now()}
-			t.mu.Unlock()
+			t.m.refuse(t.info.id(), refusal{digest, err})
 		}
 		return err
 	}
@@ -269,12 +271,18 @@ func (t *token) logInWith(sh pkcs11.SessionHandle, slot uint, pin []byte) error 
 
 // refusedBefore returns the error that the token gave for this PIN when it was last refused.
 func (t *token) refusedBefore(digest [sha256.Size]byte) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.refused != nil && hmac.Equal(digest[:], t.refused.digest[:]) {
-		return t.refused.err
+	t.m.pins.Lock()
+	defer t.m.pins.Unlock()
+	if r := t.m.refusals[t.info.id()]; r.err != nil && hmac.Equal(digest[:], r.digest[:]) {
+		return r.err
 	}
 	return nil
+}
+
+func (m *module) refuse(id tokenID, r refusal) {
+	m.pins.Lock()
+	defer m.pins.Unlock()
+	m.refusals[id] = r
 }
 
 // pinError says what the token tells about a refused login.
@@ -302,9 +310,18 @@ func (t *Token) Close() error {
 	if t.closed.Swap(true) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*drainSecondsMax*time.Second, errHangs)
-	defer cancel()
-	err := t.m.manage(ctx, func() error { return t.m.closeToken(t.token) }, nil)
+	done := make(chan error, 1)
+	go func() { // which sees it through, however long others administer the library
+		_ = t.m.admin.lock(context.Background())
+		defer t.m.admin.unlock()
+		done <- t.m.closeToken(t.token)
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case <-time.After(2 * drainSecondsMax * time.Second):
+		err = errHangs
+	}
 	if err != nil {
 		return fmt.Errorf("close token %q: %w", t.info.Label, err)
 	}
@@ -316,22 +333,22 @@ func (m *module) closeToken(t *token) error {
 	if t.refs--; t.refs > 0 {
 		return nil
 	}
-	t.stopRecovery()
+	t.end()
 	delete(m.open, t.info.id())
 	closed := false
 	err := m.alone(func() error {
 		closed = true
-		return t.disconnect()
+		return t.disconnect(t.link.Swap(nil))
 	})
 	m.stuck = m.stuck || !closed && t.connected
 	return err
 }
 
-// disconnect closes what the token has open; the library's last one finalises it. The caller has shut
+// disconnect closes on, which may be nil, and what else the token has open; the library's last one finalises it. The caller has shut
 // the gate. The token may be lost, so what comes back is of interest only at an orderly end.
-func (t *token) disconnect() error {
+func (t *token) disconnect(on *link) error {
 	var errs []error
-	if on := t.link.Swap(nil); on != nil {
+	if on != nil {
 		for _, sh := range append(on.end(), on.login) {
 			errs = append(errs, named("C_CloseSession", t.m.lib.CloseSession(sh)))
 		}
@@ -339,7 +356,7 @@ func (t *token) disconnect() error {
 	if t.connected {
 		t.connected = false
 		if !t.m.initialised() {
-			errs = append(errs, named("C_Finalize", t.m.lib.Finalize()))
+			errs = append(errs, t.m.finalise())
 		}
 	}
 	return errors.Join(errs...)
