@@ -151,7 +151,7 @@ var codes = map[pkcs11.Error]ckr{
 	pkcs11.CKR_PIN_LEN_RANGE: {"CKR_PIN_LEN_RANGE",
 		"the PIN is too short or too long for the token", "check the PIN source for a cut or doubled line, or choose a PIN of another length", lossNone},
 	pkcs11.CKR_PIN_EXPIRED: {"CKR_PIN_EXPIRED",
-		"the PIN must be changed before the token takes it again", "change it with set-hsm pin", lossNone},
+		"the PIN must be replaced before the token takes one again", "the security officer sets a new one with set-hsm pin --so-pin-source", lossNone},
 	pkcs11.CKR_PIN_LOCKED: {"CKR_PIN_LOCKED",
 		"the token has locked the PIN after too many wrong ones", "the security officer sets a new one with set-hsm pin --so-pin-source", lossNone},
 	pkcs11.CKR_PIN_TOO_WEAK: {"CKR_PIN_TOO_WEAK",

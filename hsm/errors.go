@@ -51,13 +51,16 @@ func (e *PINError) Error() string {
 	if e.Code != "" {
 		s += " (" + e.Code + ")"
 	}
+	if e.Code == codeName(pkcs11.CKR_PIN_EXPIRED) {
+		return s + ": it has expired: the security officer sets a new one with set-hsm pin --so-pin-source"
+	}
 	switch e.Tries {
 	case TriesReduced:
 		s += ": it counts wrong PINs: check the PIN source before another try"
 	case TriesOneLeft:
 		s += ": one more wrong PIN locks the token: check the PIN source before another try"
 	case TriesNone:
-		s += ": the PIN is locked: the security officer must set a new one"
+		s += ": the PIN is locked: the security officer sets a new one with set-hsm pin --so-pin-source"
 	default:
 		s += ": check the PIN source before another try"
 	}

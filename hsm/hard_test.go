@@ -195,6 +195,14 @@ func TestPINErrorText(t *testing.T) {
 	}
 }
 
+func TestPINErrorOfExpiredPIN(t *testing.T) {
+	t.Parallel()
+	err := &hsm.PINError{Token: "shop", Code: "CKR_PIN_EXPIRED"}
+	if got := err.Error(); !strings.Contains(got, "has expired") || strings.Contains(got, "PIN source before") {
+		t.Errorf("%q: want that it has expired, and no doubt about its source", got)
+	}
+}
+
 // rawOAEP returns what the RSA operation gives for an OAEP ciphertext of message, made by Go.
 func rawOAEP(f testing.TB, key *rsa.PrivateKey, message, label []byte) []byte {
 	f.Helper()

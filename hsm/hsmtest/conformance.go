@@ -130,7 +130,7 @@ func (s *suite) readMechanisms(t *testing.T) {
 	}
 	// Of these package hsm needs one, and takes the first that there is.
 	for _, m := range []string{"CKM_AES_KEY_WRAP_KWP", "CKM_AES_KEY_WRAP_PAD", "CKM_AES_KEY_WRAP"} {
-		s.has("one way to wrap keys", m)
+		s.has("one of the ways to wrap keys by AES", m)
 	}
 }
 
@@ -185,6 +185,15 @@ func (s *suite) deleteAll(t *testing.T) {
 	}
 	for _, k := range s.list(ctx, t) {
 		t.Errorf("key %q is left in the token after it was deleted", k.Label)
+	}
+	orphans, err := s.tok.Orphans(ctx)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, k := range orphans {
+		if strings.Contains(k.Label, s.run) {
+			t.Errorf("public key %q is left in the token after its private key was deleted", k.Label)
+		}
 	}
 	certs, err := s.tok.Certificates(ctx)
 	if err != nil {

@@ -62,7 +62,20 @@ func (s *suite) testDerive(t *testing.T) {
 // wrapping key goes under the public key of the receiver, and the other keys under the wrapping key.
 func (s *suite) testWrap(t *testing.T) {
 	receiver, ok := s.key(hsm.PurposeUnwrap, hsm.RSA2048)
-	if _, wraps := s.key(hsm.PurposeWrap, hsm.AES256); !ok || !wraps {
+	if !ok {
+		return
+	}
+	public, err := s.tok.PublicKey(t.Context(), receiver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapFor := func(label string) (*hsm.WrappedKey, error) {
+		return s.tok.WrapFor(t.Context(), label, public.(*rsa.PublicKey))
+	}
+	if _, ok := s.key(hsm.PurposeMAC, hsm.HMACSHA256); ok {
+		s.receive(t, s.send(t, kind{hsm.PurposeMAC, hsm.HMACSHA256}, wrapFor), receiver)
+	}
+	if _, ok := s.key(hsm.PurposeWrap, hsm.AES256); !ok {
 		return
 	}
 	kek := s.wrappable(t, kind{hsm.PurposeWrap, hsm.AES256})
@@ -77,18 +90,13 @@ func (s *suite) testWrap(t *testing.T) {
 		{hsm.PurposeMAC, hsm.HMACSHA256}, {hsm.PurposeSeal, hsm.AES128}, {hsm.PurposeSeal, hsm.AES256},
 	} {
 		if _, ok := s.key(k.purpose, k.typ); ok {
-			sent = append(sent, s.send(t, k, kek))
+			sent = append(sent, s.send(t, k, func(label string) (*hsm.WrappedKey, error) { return s.tok.Wrap(t.Context(), label, kek) }))
 		}
 	}
-	public, err := s.tok.PublicKey(t.Context(), receiver)
+	wrapped, err := wrapFor(kek)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrapped, err := s.tok.WrapFor(t.Context(), kek, public.(*rsa.PublicKey))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.note("keys are wrapped for RSA keys with %s", wrapped.Mechanism)
 	if err := s.tok.DeleteKey(t.Context(), kek, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -123,18 +131,18 @@ type shipment struct {
 }
 
 // send wraps a new key and deletes it.
-func (s *suite) send(t *testing.T, k kind, kek string) *shipment {
+func (s *suite) send(t *testing.T, k kind, wrap func(label string) (*hsm.WrappedKey, error)) *shipment {
 	t.Helper()
 	label := s.wrappable(t, k)
 	prove, err := s.remember(t.Context(), k, label)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrapped, err := s.tok.Wrap(t.Context(), label, kek)
+	wrapped, err := wrap(label)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.note("keys are wrapped for AES keys with %s", wrapped.Mechanism)
+	s.note("keys are wrapped with %s", wrapped.Mechanism)
 	text, err := wrapped.MarshalText()
 	var read hsm.WrappedKey
 	if err == nil {
