@@ -30,6 +30,7 @@ const (
 	roleOutlive  = "outlive" // the same with a host that stays
 	roleUse      = "use"     // the same, and use a card in each reader
 	roleList     = "list"    // list the readers
+	roleWait     = "wait"    // wait for a card in a reader
 	roleGuess    = "guess"   // try wrong PINs on a card in a file
 
 	processTimeout = 20 * time.Second
@@ -48,8 +49,14 @@ func TestMain(m *testing.M) {
 
 func play(role, dir string) error {
 	ctx := context.Background()
-	if role == roleGuess {
+	switch role {
+	case roleGuess:
 		return guess(dir)
+	case roleWait:
+		ctx, cancel := context.WithTimeout(ctx, processTimeout)
+		defer cancel()
+		_, err := pcsc.Wait(ctx, dir) // here the name of a reader
+		return err
 	}
 	if role == roleList {
 		all, err := pcsc.Readers(ctx)

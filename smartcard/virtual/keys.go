@@ -17,6 +17,7 @@ import (
 
 // Algorithms of NIST SP 800-78-4, and those that firmware 5.7 brought.
 const (
+	algRSA1024 = 0x06 // of old: programs still try it
 	algRSA2048 = 0x07
 	algECP256  = 0x11
 	algECP384  = 0x14
@@ -101,7 +102,7 @@ func (f Firmware) later() bool { return f[0] > 5 || f[0] == 5 && f[1] >= 7 }
 // has says if a card of the firmware knows the algorithm.
 func (f Firmware) has(algorithm byte) bool {
 	switch algorithm {
-	case algRSA2048, algECP256, algECP384:
+	case algRSA1024, algRSA2048, algECP256, algECP384:
 		return true
 	case algRSA3072, algRSA4096, algEd25519, algX25519:
 		return f.later()
@@ -112,6 +113,8 @@ func (f Firmware) has(algorithm byte) bool {
 // rsaBits is the size of an RSA algorithm's keys, 0 for others.
 func rsaBits(algorithm byte) int {
 	switch algorithm {
+	case algRSA1024:
+		return 1024
 	case algRSA2048:
 		return 2048
 	case algRSA3072:

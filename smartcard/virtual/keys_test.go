@@ -99,7 +99,7 @@ func TestImport(t *testing.T) {
 	for _, tt := range []struct {
 		algorithm byte
 		bits      int
-	}{{0x07, 2048}, {0x05, 3072}} {
+	}{{0x06, 1024}, {0x07, 2048}, {0x05, 3072}} {
 		k, err := rsa.GenerateKey(rand.Reader, tt.bits)
 		if err != nil {
 			t.Fatal(err)
@@ -253,7 +253,7 @@ func TestFirmware(t *testing.T) {
 				t.Errorf("%v, generate %s: got %v, want %v", tt.firmware, algorithm, sw, tt.later)
 			}
 		}
-		for _, refused := range []string{"06", "15", "00"} {
+		for _, refused := range []string{"04", "15", "00"} {
 			if _, sw := transmit(t, c, "0047009a05ac038001"+refused); sw != smartcard.StatusWrongData {
 				t.Errorf("%v, generate %s: got %v, want 6A80", tt.firmware, refused, sw)
 			}
