@@ -34,6 +34,9 @@
 // Officers are named, and how many of them confirm each step; required: 0 without names says that the
 // ceremony is unattended. No option of a run changes that.
 //
+// The file has nothing that looks like something else: no characters that cannot be seen, no anchors, no
+// tags.
+//
 // Inputs stand with their SHA-256, and lie beside the reviewed file: the issuers, certificates and requests
 // that steps name, and what leads from these to a root. A ceremony with such inputs names real keys: other
 // tokens do not have them, and [Rehearse] is all the rehearsal that there can be.
@@ -45,7 +48,8 @@
 // signed with a throw-away key, lints it, shows it, has it confirmed, and lets the real key sign these
 // very octets and no others. The signature and the path to a root are verified before the file is written.
 // Nothing is ever overwritten. A ceremony that fails says so in its transcript, with the keys that are in
-// tokens now and the files that were written.
+// tokens now and the files that were written. It is not resumed: these keys are deleted, and it begins anew.
+// Of one that was killed, [Verify] tells the keys.
 //
 // Officers type their names and a word: the first digits of the SHA-256 of the line of the transcript that
 // shows the step. It stands for all that was shown so far, so nobody can know it before.
@@ -61,7 +65,8 @@
 //	openssl x509 -in root.pem -noout -pubkey >root.pub
 //	openssl dgst -sha384 -verify root.pub -signature transcript.sig transcript.jsonl
 //
-// with -sha256 unless the key is on P-384. [Verify] checks everything again, offline: it does each step
+// with -sha256 unless the key is on P-384. Of the two forms of an ECDSA signature it has the one with the
+// smaller s, so that it cannot be changed either. [Verify] checks everything again, offline: it does each step
 // once more from the reviewed file, with the public keys and serial numbers of the transcript, and wants
-// the same octets.
+// the same octets. Whose key signed it cannot know: the end of a ceremony shows it, to be written down.
 package ceremony

@@ -274,22 +274,6 @@ func (s *state) checkInputUse(in input) error {
 	return nil
 }
 
-// signedDER is the outer structure of everything that a ceremony signs.
-type signedDER struct {
-	TBS       asn1.RawValue
-	Algorithm asn1.RawValue
-	Signature asn1.BitString
-}
-
-// tbsOf gives the octets that were signed.
-func tbsOf(raw []byte) ([]byte, error) {
-	var outer signedDER
-	if rest, err := asn1.Unmarshal(raw, &outer); err != nil || len(rest) > 0 {
-		return nil, errors.New("malformed outer structure")
-	}
-	return outer.TBS.FullBytes, nil
-}
-
 // serialOf gives the serial number of a certificate as it was drawn, or nil.
 func serialOf(c *pki.Certificate) []byte {
 	if c == nil || c.X509.SerialNumber.BitLen() > 8*serialOctets {

@@ -152,7 +152,22 @@ func (s *session) openTokens(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("token %s: %w", name, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.checkSuccession())...)
+}
+
+// checkSuccession looks whether roots that are to follow others do so with the key that was announced,
+// before anything is made.
+func (s *session) checkSuccession() error {
+	for _, st := range s.steps {
+		old, key := s.certs[st.Succeeds], s.reports[st.Key]
+		if old == nil || key.SPKI == nil {
+			continue // one of them is yet to be made
+		}
+		if err := lintSuccession(old, key.SPKI); err != nil {
+			return fmt.Errorf("line %d: %v: %w", st.line, st, err)
+		}
+	}
+	return nil
 }
 
 func (s *session) checkKeys(token string, keys []KeyInfo) error {

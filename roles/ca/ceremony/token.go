@@ -143,3 +143,31 @@ func same(a, b crypto.PublicKey) bool {
 	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && k.Equal(b)
 }
+
+// matchKey holds what a token reports of a key against the step that makes or uses it, and gives the
+// public half of a pair.
+func (s *state) matchKey(st *step, info KeyInfo) (crypto.PublicKey, error) {
+	pub, err := info.check(st)
+	if err != nil {
+		return nil, err
+	}
+	if c := s.certs[st.Certificate]; c != nil && !same(pub, c.X509.PublicKey) {
+		return nil, fmt.Errorf("%s certifies another key", st.Certificate)
+	}
+	return pub, nil
+}
+
+// takeKey takes what a token reports of a key.
+func (s *state) takeKey(st *step, info KeyInfo) error {
+	pub, err := s.matchKey(st, info)
+	if err != nil || pub == nil {
+		return err
+	}
+	for id, other := range s.keys {
+		if same(pub, other) {
+			return fmt.Errorf("the token shows the same key as for %s", id)
+		}
+	}
+	s.keys[st.name] = pub
+	return nil
+}
