@@ -144,7 +144,7 @@ func (s *state) readInputs(from fs.FS) (map[string][]byte, error) {
 		}
 		f, err := from.Open(in.name)
 		if err != nil {
-			return nil, fmt.Errorf("input: %w", err)
+			return nil, fmt.Errorf("input: %w: inputs lie beside the reviewed file", err)
 		}
 		data, err := io.ReadAll(io.LimitReader(f, inputBytesMax+1))
 		if err := errors.Join(err, f.Close()); err != nil {

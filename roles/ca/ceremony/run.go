@@ -8,9 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"time"
 )
@@ -110,96 +107,6 @@ func Run(ctx context.Context, p *Plan, room Room) (_ *Summary, err error) {
 		return nil, s.failed(err)
 	}
 	return s.summary(), nil
-}
-
-func (s *session) path(name string) string { return filepath.Join(s.room.Output, name) }
-
-// checkOutput wants a directory that is new or empty.
-func (s *session) checkOutput() error {
-	entries, err := os.ReadDir(s.room.Output)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("output: %w", err)
-	case len(entries) > 0:
-		return fmt.Errorf("output: %s has %s already: a ceremony never overwrites, give another directory", s.room.Output, entries[0].Name())
-	}
-	return nil
-}
-
-// openTokens opens every token and looks that each is another one, has none of the keys that are to be
-// made, and all that are to be used.
-func (s *session) openTokens(ctx context.Context) error {
-	var errs []error
-	serials := make(map[string]string)
-	for _, name := range s.Tokens() {
-		t, err := s.room.Open(ctx, name)
-		if err != nil {
-			return fmt.Errorf("token %s: %w", name, err)
-		}
-		s.tokens[name] = t
-		serial := t.Info().Serial
-		if other, taken := serials[serial]; taken {
-			return fmt.Errorf("token %s: is the token %s: each name stands for another one", name, other)
-		}
-		serials[serial] = name
-		keys, err := t.Keys(ctx)
-		if err != nil {
-			return fmt.Errorf("token %s: %w", name, err)
-		}
-		if err := s.checkKeys(name, keys); err != nil {
-			errs = append(errs, fmt.Errorf("token %s: %w", name, err))
-		}
-	}
-	return errors.Join(append(errs, s.checkSuccession())...)
-}
-
-// checkSuccession looks whether roots that are to follow others do so with the key that was announced,
-// before anything is made.
-func (s *session) checkSuccession() error {
-	for _, st := range s.steps {
-		old, key := s.certs[st.Succeeds], s.reports[st.Key]
-		if old == nil || key.SPKI == nil {
-			continue // one of them is yet to be made
-		}
-		if err := lintSuccession(old, key.SPKI); err != nil {
-			return fmt.Errorf("line %d: %v: %w", st.line, st, err)
-		}
-	}
-	return nil
-}
-
-func (s *session) checkKeys(token string, keys []KeyInfo) error {
-	var taken []string
-	for _, st := range s.steps {
-		if !st.isKey() || st.token() != token {
-			continue
-		}
-		var found []KeyInfo
-		for _, k := range keys {
-			if k.Label == st.label() {
-				found = append(found, k)
-			}
-		}
-		switch {
-		case st.kind == generate && len(found) > 0:
-			taken = append(taken, st.label())
-			continue
-		case st.kind == generate:
-			continue
-		case len(found) != 1:
-			return fmt.Errorf("has %d keys %q, want one", len(found), st.label())
-		}
-		if _, err := s.matchKey(st, found[0]); err != nil {
-			return fmt.Errorf("key %s: %w", st.label(), err)
-		}
-		s.reports[st.name] = found[0]
-	}
-	if len(taken) > 0 {
-		return fmt.Errorf("has keys already that are to be made: %s: use another token, or, if they are of a ceremony that failed, delete them with set-hsm keys delete", strings.Join(taken, ", "))
-	}
-	return nil
 }
 
 // hold goes through the ceremony.
@@ -344,28 +251,6 @@ func (s *session) patiently(what string, do func() error) error {
 	return err
 }
 
-// write writes a file that must not be there yet, to the disk: all of it, or none.
-func (s *session) write(name string, data []byte) error {
-	f, err := os.OpenFile(s.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
-	if err != nil {
-		return fmt.Errorf("output: %w", err)
-	}
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Sync(), f.Close(), syncDir(s.room.Output)); err != nil {
-		return fmt.Errorf("output: %w", errors.Join(err, os.Remove(f.Name())))
-	}
-	s.files = append(s.files, FileSummary{name, digest(data)})
-	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // finish ends the transcript, signs it, and writes it for people.
 func (s *session) finish() error {
 	if err := s.verify(); err != nil {
@@ -391,63 +276,6 @@ func (s *session) finish() error {
 	spki, err := x509.MarshalPKIXPublicKey(s.keys[id])
 	s.say("write down what ceremony verify must tell: signed by %s, public key SHA-256 %s", id, digest(spki))
 	return err
-}
-
-// failed ends the transcript of a ceremony that failed, and says what is left of it and how to begin anew.
-func (s *session) failed(err error) error {
-	f := &failedAt{Error: s.withoutPaths(err.Error()), Keys: append([]string{}, s.inTok...), Files: []string{}}
-	var signed []string
-	for _, file := range s.files {
-		f.Files = append(f.Files, file.Name)
-		if slices.ContainsFunc(s.steps, func(st *step) bool { return st.name == file.Name }) {
-			signed = append(signed, file.Name)
-		}
-	}
-	told := s.record(line{Failed: f})
-	if _, there := os.Lstat(s.path(readableFile)); told == nil && errors.Is(there, fs.ErrNotExist) {
-		told = s.write(readableFile, render(s.log.lines, s.log.raw))
-	}
-	err = fmt.Errorf("%w\na ceremony is not resumed; another try wants another output, and what happened in this one stands in %s", err, s.room.Output)
-	if len(s.inTok) > 0 {
-		err = fmt.Errorf("%w\nkeys that were made, to be deleted before another try (set-hsm keys delete): %s", err, strings.Join(s.inTok, ", "))
-	}
-	if len(signed) > 0 {
-		err = fmt.Errorf("%w\nsigned and valid, whatever becomes of this ceremony: %s", err, strings.Join(signed, ", "))
-	}
-	if told != nil {
-		err = errors.Join(err, fmt.Errorf("and that it failed could not be written: %w", told))
-	}
-	return err
-}
-
-// absolute finds what leads to a file in an error.
-var absolute = regexp.MustCompile(`(^|[\s"'(=:])/[^\s"'():,;]*/`)
-
-// withoutPaths cuts paths to file names: where things lie is for the bindings, not for the transcript.
-func (s *session) withoutPaths(text string) string {
-	return absolute.ReplaceAllString(strings.ReplaceAll(text, s.path("")+string(filepath.Separator), ""), "$1")
-}
-
-func (s *session) summary() *Summary {
-	sum := &Summary{Ceremony: s.name, Output: s.room.Output, Certificates: s.certificates(), Files: s.files}
-	sum.Files = append(sum.Files, FileSummary{transcriptFile, digest(s.log.raw)})
-	return sum
-}
-
-// certificates summarises those that steps made.
-func (s *state) certificates() []CertificateSummary {
-	list := []CertificateSummary{}
-	for _, st := range s.steps {
-		c := s.certs[st.name]
-		if c == nil {
-			continue
-		}
-		list = append(list, CertificateSummary{
-			File: st.name, Key: s.keyOf[st.name], Subject: c.X509.Subject.String(), Serial: c.Serial(), SHA256: digest(c.X509.Raw),
-			NotBefore: c.X509.NotBefore, NotAfter: c.X509.NotAfter,
-		})
-	}
-	return list
 }
 
 // record writes a line of the transcript and announces it.
