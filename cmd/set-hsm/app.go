@@ -134,7 +134,7 @@ func patiently(c *urfave.Context, doing string, f func() error) error {
 		case err := <-done:
 			return err
 		case now := <-tick.C:
-			fmt.Fprintf(c.App.ErrWriter, "set-hsm: %s: %d seconds\n", doing, int(now.Sub(start).Seconds()))
+			fmt.Fprintf(c.App.ErrWriter, "set-hsm: %s: %d seconds\n", doing, int(now.Sub(start).Round(time.Second).Seconds()))
 		}
 	}
 }

@@ -55,7 +55,7 @@ func (s severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil
 // finding is one thing that the doctor saw.
 type finding struct {
 	Severity severity `json:"severity"`
-	Check    string   `json:"check"`  // library, token, pin, clock, sessions, key, public key, try, certificate or mechanism
+	Check    string   `json:"check"`  // library, token, pin, clock, sessions, key, public key, try, not tried, certificate or mechanism
 	Object   string   `json:"object"` // label or name of what was looked at
 	Finding  string   `json:"finding"`
 	Fix      string   `json:"fix,omitempty"`      // what to do
@@ -190,7 +190,7 @@ func (d *diagnosis) checkObjects(ctx context.Context, token *hsm.Token) error {
 	d.keys = keys
 	d.checkKeys()
 	d.checkOrphans(orphans)
-	oaep, err := d.tryKeys(ctx, token)
+	oaep, err := d.tryKeys(ctx, token, mechanisms)
 	if err != nil {
 		return err
 	}

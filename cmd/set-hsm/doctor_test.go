@@ -212,7 +212,11 @@ func TestDoctorTriesKeys(t *testing.T) {
 	}
 	keys[0].Public = keys[1].Public
 	d := &diagnosis{uri: "pkcs11:token=t", keys: keys}
-	if _, err := d.tryKeys(t.Context(), tok); err != nil {
+	able, err := tok.Mechanisms(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.tryKeys(t.Context(), tok, able); err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]severity{}
@@ -221,6 +225,14 @@ func TestDoctorTriesKeys(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]severity{"a": severityError, "b": severityOK}, got); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+	// Where the way to the token has no such mechanism, nobody is told to delete the key.
+	d = &diagnosis{uri: "pkcs11:token=t", keys: keys[:1]}
+	if _, err := d.tryKeys(t.Context(), tok, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Findings[0]; !strings.Contains(got.Finding, "the token has no CKM_ECDSA") || strings.Contains(strings.Join(got.Commands, " "), "delete") {
+		t.Errorf("without the mechanism: %+v", got)
 	}
 }
 

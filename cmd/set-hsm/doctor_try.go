@@ -20,7 +20,7 @@ var errWrongResult = errors.New("the token's result is wrong")
 
 // tryKeys uses every key once for its purpose. It returns the digests with which the token decodes OAEP
 // itself, or nil if there was no key to try it with, and an error only if the device was lost.
-func (d *diagnosis) tryKeys(ctx context.Context, token *hsm.Token) (oaep *[]crypto.Hash, err error) {
+func (d *diagnosis) tryKeys(ctx context.Context, token *hsm.Token, able []hsm.Mechanism) (oaep *[]crypto.Hash, err error) {
 	keys := d.keys
 	for i, k := range keys {
 		twin := i > 0 && keys[i-1].Label == k.Label || i+1 < len(keys) && keys[i+1].Label == k.Label
@@ -43,7 +43,7 @@ func (d *diagnosis) tryKeys(ctx context.Context, token *hsm.Token) (oaep *[]cryp
 		case hsm.PurposeDerive:
 			did, err = "agrees on a secret", tryDerive(ctx, token, k)
 		default:
-			d.add(severityOK, "try", k.Label, "not tried: keys for "+string(k.Purpose)+" work only on other keys", "")
+			d.add(severityOK, "not tried", k.Label, "keys for "+string(k.Purpose)+" work only on other keys", "")
 			continue
 		}
 		switch {
@@ -51,11 +51,37 @@ func (d *diagnosis) tryKeys(ctx context.Context, token *hsm.Token) (oaep *[]cryp
 			d.add(severityOK, "try", k.Label, did, "")
 		case errors.Is(err, hsm.ErrUnavailable):
 			return nil, err
+		case missing(able, mechanismOf(k)) != "":
+			// The key is not to blame, and another of its type would not work either.
+			d.add(severityError, "try", k.Label, "does not work: "+missing(able, mechanismOf(k)),
+				"use the key through a library that has the mechanism, or a key of another type; see what there is", d.command("doctor", "--all"))
 		default:
 			d.add(severityError, "try", k.Label, "does not work: "+err.Error(), "see what the token says of it; if nothing explains it, "+replace, append([]string{d.command("keys show", "--label", k.Label)}, d.replaceKey(k)...)...)
 		}
 	}
 	return oaep, nil
+}
+
+// mechanismOf is what a token must have to use a key for its purpose.
+func mechanismOf(k hsm.KeyInfo) []mechanism {
+	switch k.Purpose {
+	case hsm.PurposeSeal:
+		return []mechanism{{"CKM_AES_GCM", "encrypt", 0}, {"CKM_AES_GCM", "decrypt", 0}}
+	case hsm.PurposeMAC:
+		return []mechanism{{"CKM_SHA256_HMAC", "sign", 0}}
+	case hsm.PurposeDerive:
+		return []mechanism{{"CKM_ECDH1_DERIVE", "derive", 0}}
+	case hsm.PurposeSign, hsm.PurposeCertSign:
+		switch k.Public.(type) {
+		case ed25519.PublicKey:
+			return []mechanism{{"CKM_EDDSA", "sign", 0}}
+		case *ecdsa.PublicKey:
+			return []mechanism{{"CKM_ECDSA", "sign", 0}}
+		case *rsa.PublicKey:
+			return []mechanism{{"CKM_RSA_PKCS", "sign", 0}}
+		}
+	}
+	return nil
 }
 
 func trySign(ctx context.Context, token *hsm.Token, k hsm.KeyInfo) error {

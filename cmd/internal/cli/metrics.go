@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,11 +67,22 @@ func observeHSM(registry *prometheus.Registry, log *slog.Logger) {
 
 	var mu sync.Mutex
 	serving := map[string]string{} // token by CKA_ID
+	told := map[string]bool{}      // tokens whose state is known
+	tell := func(token string, state float64, first bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if first && told[token] {
+			return
+		}
+		told[token] = true
+		up.WithLabelValues(token).Set(state)
+	}
 	hsm.Observe(hsm.Observer{
 		Call: func(c hsm.Call) {
-			purpose := string(c.Purpose)
-			calls.WithLabelValues(c.Token, purpose, c.Operation, outcome(c)).Inc()
-			took.WithLabelValues(c.Token, purpose, c.Operation).Observe(c.Took.Seconds())
+			tell(c.Token, 1, true) // of a token that was never lost
+			purpose, operation := string(c.Purpose), cmp.Or(c.Operation, "administration")
+			calls.WithLabelValues(c.Token, purpose, operation, outcome(c)).Inc()
+			took.WithLabelValues(c.Token, purpose, operation).Observe(c.Took.Seconds())
 			queued.WithLabelValues(c.Token).Observe(c.Queued.Seconds())
 			if c.Err != nil {
 				log.Debug("HSM call failed", "token", c.Token, "key", c.Key, "operation", c.Operation, "error", c.Err)
@@ -89,11 +101,11 @@ func observeHSM(registry *prometheus.Registry, log *slog.Logger) {
 		},
 		Lost: func(token string, err error) {
 			lost.WithLabelValues(token).Inc()
-			up.WithLabelValues(token).Set(0)
+			tell(token, 0, false)
 			log.Warn("HSM lost", "token", token, "error", err)
 		},
 		Back: func(token string, outage time.Duration) {
-			up.WithLabelValues(token).Set(1)
+			tell(token, 1, false)
 			log.Info("HSM is back", "token", token, "outage", outage.String())
 		},
 	})

@@ -45,6 +45,8 @@ func TestMetrics(t *testing.T) {
 		`setkit_hsm_calls_total{code="CKR_OK",operation="mac",purpose="mac",token="` + tk.Label + `"} 3`,
 		`setkit_hsm_call_seconds_count{operation="mac",purpose="mac",token="` + tk.Label + `"} 3`,
 		`setkit_hsm_queue_seconds_bucket{token="` + tk.Label + `",le="+Inf"} [0-9]+`,
+		`setkit_hsm_calls_total{code="CKR_OK",operation="administration",purpose="[a-z]*",token="` + tk.Label + `"} [0-9]+`,
+		`setkit_hsm_up{token="` + tk.Label + `"} 1`,
 		`go_goroutines [0-9]+`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + strings.NewReplacer("{", `\{`, "}", `\}`, "+Inf", `\+Inf`).Replace(want) + `$`).MatchString(page) {
