@@ -22,11 +22,7 @@ func TestConformance(t *testing.T) {
 // transmit sends an APDU in hexadecimal and returns data and status.
 func transmit(t testing.TB, c *virtual.Card, apdu string) (data []byte, sw smartcard.Status) {
 	t.Helper()
-	b, err := hex.DecodeString(apdu)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer, err := c.Transmit(t.Context(), b)
+	answer, err := c.Transmit(t.Context(), unhex(t, apdu))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +31,15 @@ func transmit(t testing.TB, c *virtual.Card, apdu string) (data []byte, sw smart
 		t.Fatal(err)
 	}
 	return r.Data, smartcard.Status(r.SW)
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 const (
