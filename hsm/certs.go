@@ -119,10 +119,10 @@ func importIn(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, parsed *x5
 	}
 	made, err := readCertificate(lib, sh, h)
 	if err == nil && (made.Label != label || made.ID != hex.EncodeToString(id) || !bytes.Equal(made.DER, parsed.Raw)) {
-		err = errors.New("the token stored it differently: it was deleted again")
+		err = errors.New("the token stored it differently: it is not kept")
 	}
 	if err != nil {
-		return Certificate{}, errors.Join(err, named("C_DestroyObject", lib.DestroyObject(sh, h)))
+		return Certificate{}, followed(err, named("C_DestroyObject", lib.DestroyObject(sh, h)))
 	}
 	return made, nil
 }

@@ -117,7 +117,7 @@ func proveDerivation(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHa
 		return 0, err
 	}
 	defer clear(want)
-	var errs []error
+	var failed error
 	for _, form := range []pointForm{pointRaw, pointWrapped} {
 		got, err := sharedSecret(lib, sh, h, own.PublicKey(), form)
 		if err == nil && bytes.Equal(got, want) {
@@ -125,12 +125,16 @@ func proveDerivation(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHa
 			return form, nil
 		}
 		clear(got)
-		if errors.Is(err, ErrUnavailable) {
+		switch {
+		case errors.Is(err, ErrUnavailable):
 			return 0, err
+		case err == nil:
+			failed = errAnother
+		case failed == nil:
+			failed = err
 		}
-		errs = append(errs, err)
 	}
-	return 0, errors.Join(append(errs, errors.New("it does not derive what its public key stands for"))...)
+	return 0, failed
 }
 
 // sharedSecret derives a secret into an object of this session, which alone is extractable, reads it

@@ -115,6 +115,19 @@ func named(function string, err error) error {
 	return fmt.Errorf("%s: %w", function, err)
 }
 
+// followed is err, and in the same line what went wrong after it; what is nil is left out.
+func followed(err error, after ...error) error {
+	for _, e := range after {
+		switch {
+		case err == nil:
+			err = e
+		case e != nil:
+			err = fmt.Errorf("%w; then %w", err, e)
+		}
+	}
+	return err
+}
+
 // codeOf returns the PKCS#11 code in err, or CKR_OK if there is none.
 func codeOf(err error) pkcs11.Error {
 	if e, ok := errors.AsType[*callError](err); ok {

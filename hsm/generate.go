@@ -192,11 +192,11 @@ func (t *Token) generateSecret(label string, id []byte, p plan, typ KeyType) (Ke
 		return named("C_GenerateKey", err)
 	})
 	if err != nil {
-		return KeyInfo{}, errors.Join(err, t.destroy(label, id))
+		return KeyInfo{}, followed(err, t.destroy(label, id))
 	}
 	info, err := t.checkNew(label, id, p, typ)
 	if err != nil {
-		return KeyInfo{}, errors.Join(err, t.destroy(label, id))
+		return KeyInfo{}, followed(err, t.destroy(label, id))
 	}
 	return info, nil
 }
@@ -222,7 +222,7 @@ func (t *Token) generatePair(label string, random []byte, p plan, typ KeyType) (
 		return KeyInfo{}, err
 	}
 	if err := t.generateOnToken(public.ToSlice(), private.ToSlice(), typ); err != nil {
-		return KeyInfo{}, errors.Join(err, t.destroy(temporary, random))
+		return KeyInfo{}, followed(err, t.destroy(temporary, random))
 	}
 	var id []byte
 	err = t.withSession(func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) (err error) {
@@ -234,7 +234,7 @@ func (t *Token) generatePair(label string, random []byte, p plan, typ KeyType) (
 		info, err = t.checkNew(label, id, p, typ)
 	}
 	if err != nil {
-		return KeyInfo{}, errors.Join(err, t.destroy(temporary, random), t.destroy(label, id))
+		return KeyInfo{}, followed(err, t.destroy(temporary, random), t.destroy(label, id))
 	}
 	return info, nil
 }
@@ -279,7 +279,7 @@ func (t *Token) generateOnToken(public, private []*pkcs11.Attribute, typ KeyType
 			_, _, err := lib.GenerateKeyPair(sh, mechanism(how.mechanism, nil), template, private)
 			return named("C_GenerateKeyPair", err)
 		})
-		if err == nil {
+		if err == nil || errors.Is(err, ErrUnavailable) {
 			break
 		}
 	}
@@ -331,7 +331,7 @@ func finish(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, lab
 		if err == nil && same {
 			return named("C_DestroyObject", lib.DestroyObject(sh, h))
 		}
-		if err := errors.Join(err, named("C_DestroyObject", lib.DestroyObject(sh, copied))); err != nil {
+		if err := followed(err, named("C_DestroyObject", lib.DestroyObject(sh, copied))); err != nil {
 			return err
 		}
 	}
@@ -398,7 +398,7 @@ func (t *Token) checkNew(label string, id []byte, p plan, typ KeyType) (KeyInfo,
 		check(info.NeverExtractable == (p.origin == originToken), fmt.Sprintf("CKA_NEVER_EXTRACTABLE %t", info.NeverExtractable))
 	}
 	if len(wrong) > 0 {
-		return KeyInfo{}, fmt.Errorf("the token made a key that differs from what was asked for (%s): the key was destroyed",
+		return KeyInfo{}, fmt.Errorf("the token made a key that differs from what was asked for (%s), which is not kept",
 			strings.Join(wrong, ", "))
 	}
 	return info, nil
@@ -425,7 +425,7 @@ func (t *Token) destroy(label string, id []byte) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("clean up: %w", err)
+		return fmt.Errorf("what there is of the key could not be deleted, see set-hsm doctor: %w", err)
 	}
 	return nil
 }

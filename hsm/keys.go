@@ -153,7 +153,12 @@ var unwrapSecret = plan{class: pkcs11.CKO_SECRET_KEY, usages: []string{"unwrap"}
 // all signatures, so the label, which cannot be changed either, tells the two purposes apart.
 const certSignPrefix = "cert-sign"
 
+// purposeOf is the purpose that a key's usages are those of. One whose making was cut short has none: it may
+// be another key than its public key says.
 func purposeOf(class uint, label string, usages []string) Purpose {
+	if strings.HasPrefix(label, unfinishedPrefix) {
+		return ""
+	}
 	if class == unwrapSecret.class && slices.Equal(usages, unwrapSecret.usages) {
 		return PurposeUnwrap
 	}

@@ -113,3 +113,21 @@ func HoldSessionObjects(ctx context.Context, t *Token) (release func(), err erro
 	}()
 	return func() { close(done); <-ended }, <-made
 }
+
+// StoreSecret puts a secret key of 32 zeros into the token as another program would: without a CKA_ID, and
+// extractable.
+func StoreSecret(ctx context.Context, t *Token, label string, kind uint, usages ...string) error {
+	set, err := keyAttributes(label, []byte{0}, false, secretUsages, usages)
+	if err == nil {
+		err = errors.Join(set.Set(pkcs11.CKA_EXTRACTABLE, true), set.Set(pkcs11.CKA_ID, []byte{}))
+	}
+	if err != nil {
+		return err
+	}
+	template := append(set.ToSlice(), ofClass(pkcs11.CKO_SECRET_KEY),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, kind), pkcs11.NewAttribute(pkcs11.CKA_VALUE, make([]byte, 32)))
+	return t.sessionOnce(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		_, err := lib.CreateObject(sh, template)
+		return named("C_CreateObject", err)
+	})
+}

@@ -8,8 +8,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/pkcs11"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest"
+	"github.com/setkit/setkit/hsm/hsmtest/faults"
 )
 
 // A key that this package cannot read is in the list, and the others too.
@@ -55,6 +57,37 @@ func TestListsHaveNoSessionObjects(t *testing.T) {
 	}
 	if orphans, err := tok.Orphans(t.Context()); err != nil || len(orphans) != 0 {
 		t.Errorf("orphans %+v, %v; want none", orphans, err)
+	}
+}
+
+// Nobody uses a key whose making was cut short.
+func TestUnfinishedKey(t *testing.T) {
+	t.Parallel()
+	tok := hsmtest.New(t).Open(t)
+	generate(t, tok, "kek", hsm.PurposeWrap, hsm.AES256)
+	if err := hsm.StoreSecret(t.Context(), tok, "unfinished-1", pkcs11.CKK_GENERIC_SECRET, "sign"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tok.MAC(t.Context(), "unfinished-1"); !errors.Is(err, hsm.ErrNotPermitted) {
+		t.Errorf("using it: %v, want ErrNotPermitted", err)
+	}
+	if _, err := tok.Wrap(t.Context(), "unfinished-1", "kek"); err == nil || !strings.Contains(err.Error(), "cut short") {
+		t.Errorf("wrapping it: %v, want a refusal", err)
+	}
+	if err := tok.DeleteKey(t.Context(), "unfinished-1", nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// What follows an error is said in the same line.
+func TestTokenThatDestroysNothing(t *testing.T) {
+	t.Parallel()
+	m := faults.New(t)
+	tok := m.Open(t)
+	m.Fail(faults.DestroyObject, pkcs11.CKR_ACTION_PROHIBITED, faults.Forever)
+	err := hsm.GenerateWithUsages(t.Context(), tok, "k", "sign", "teleport")
+	if err == nil || !strings.Contains(err.Error(), "; then what there is of the key could not be deleted, see set-hsm doctor") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("error %q; want one line that says what is left", err)
 	}
 }
 

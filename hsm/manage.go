@@ -78,10 +78,12 @@ func (t *Token) RenameKey(ctx context.Context, label string, id []byte, to strin
 // mayBeCalled applies GenerateKey's rules for labels to a key that exists.
 func mayBeCalled(info KeyInfo, label string) error {
 	if strings.HasPrefix(info.Label, unfinishedPrefix) {
-		return errors.New("its making was cut short: it cannot be used: delete it")
+		return errUnfinished
 	}
 	return checkKeyLabel(label, info.Purpose)
 }
+
+var errUnfinished = errors.New("its making was cut short, and it cannot be used: delete it with set-hsm keys delete")
 
 // relabel returns the handle of the key under its new label.
 func (k *key) relabel(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string) (pkcs11.ObjectHandle, error) {
@@ -120,7 +122,7 @@ func (k *key) relabelInPlace(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string
 	err := k.relabelPublic(lib, sh, to)
 	if err != nil { // then nothing is to have changed
 		back := lib.SetAttributeValue(sh, k.handle, labelAttribute(k.info.Label))
-		err = errors.Join(err, named("C_SetAttributeValue", back))
+		err = followed(err, named("C_SetAttributeValue", back))
 	}
 	return err
 }
@@ -143,11 +145,11 @@ func (k *key) relabelByCopy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string)
 	}
 	if err == nil {
 		if err = named("C_DestroyObject", lib.DestroyObject(sh, k.handle)); err != nil {
-			err = errors.Join(err, k.relabelPublic(lib, sh, k.info.Label))
+			err = followed(err, k.relabelPublic(lib, sh, k.info.Label))
 		}
 	}
 	if err != nil {
-		return 0, errors.Join(err, named("C_DestroyObject", lib.DestroyObject(sh, copied)))
+		return 0, followed(err, named("C_DestroyObject", lib.DestroyObject(sh, copied)))
 	}
 	return copied, nil
 }
@@ -165,7 +167,7 @@ func (k *key) tryCopy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, to string) error
 		return errInPlace
 	}
 	err = k.sameBut(lib, sh, copied, to, false)
-	return errors.Join(err, named("C_DestroyObject", lib.DestroyObject(sh, copied)))
+	return followed(err, named("C_DestroyObject", lib.DestroyObject(sh, copied)))
 }
 
 // copiedAttributes are what a copy must share with its original, beside the usages.

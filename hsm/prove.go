@@ -150,7 +150,7 @@ func proveUnwrapping(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHa
 			return nil, named("C_UnwrapKey", err)
 		}
 		sum, err := hmacOnToken(lib, sh, made, []byte(checkValueMessage))
-		return sum, errors.Join(err, named("C_DestroyObject", lib.DestroyObject(sh, made)))
+		return sum, followed(err, named("C_DestroyObject", lib.DestroyObject(sh, made)))
 	}
 	return proveRSA(pub, unwrap, func(message []byte) []byte {
 		mac := hmac.New(sha256.New, message)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 
 	"github.com/miekg/pkcs11"
 )
@@ -161,6 +162,8 @@ func (t *Token) wrapBy(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, label string, b
 	switch {
 	case !k.info.Extractable: // some tokens would wrap it nevertheless
 		return nil, fmt.Errorf("%w: it was not made as wrappable: if it has to leave the token, make its successor with set-hsm keys generate --wrappable", ErrNotPermitted)
+	case strings.HasPrefix(label, unfinishedPrefix):
+		return nil, errUnfinished
 	case k.info.ID == "" || k.info.Type == "" || k.info.Type == AES:
 		return nil, fmt.Errorf("it has no CKA_ID, or is of a type that is not supported (%q)", k.info.Type)
 	case by.isRSA() && k.class != pkcs11.CKO_SECRET_KEY:
@@ -267,10 +270,10 @@ func (t *Token) unwrapAlone(label, with string, p plan, purpose Purpose, w *Wrap
 		info, err = t.checkNew(label, id, p, w.Type)
 	}
 	if err == nil && !bytes.Equal(info.SPKI, w.SPKI) {
-		err = errors.New("the token has another public key than the wrapped key: the key was destroyed")
+		err = errors.New("the token has another public key than the wrapped key: what was made is not kept")
 	}
 	if err != nil {
-		return KeyInfo{}, errors.Join(err, t.destroy(r.temporary, r.temporaryID), t.destroy(label, id))
+		return KeyInfo{}, followed(err, t.destroy(r.temporary, r.temporaryID), t.destroy(label, id))
 	}
 	return info, nil
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"math/big"
@@ -242,6 +243,11 @@ func TestWrapRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := errors.Join(hsm.StoreSecret(t.Context(), from, "nameless", pkcs11.CKK_AES, "encrypt", "decrypt"),
+		hsm.StoreSecret(t.Context(), from, "generic-wrap", pkcs11.CKK_GENERIC_SECRET, "wrap")); err != nil {
+		t.Fatal(err)
+	}
+	before := objects(t, from)
 	small, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Fatal(err)
@@ -263,6 +269,8 @@ func TestWrapRefuses(t *testing.T) {
 		{"with a key that encrypts", wrap(from, "movable", "seal"), hsm.ErrNotPermitted, `"seal" is not an AES key for wrap`},
 		{"with the key that unwraps", wrap(to, "movable", "backup"), hsm.ErrNotPermitted, `"backup" is not an AES key for wrap`},
 		{"with a pair", wrap(to, "movable", "receiver"), hsm.ErrNotPermitted, "not an AES key for wrap"},
+		{"with a key that is not AES", wrap(from, "movable", "generic-wrap"), hsm.ErrNotPermitted, `"generic-wrap" is not an AES key for wrap`},
+		{"key without a CKA_ID", wrap(from, "nameless", "backup"), nil, "it has no CKA_ID"},
 		{"with itself", wrap(from, "backup", "backup"), nil, "itself"},
 		{"no such key", wrap(from, "none", "backup"), hsm.ErrNotFound, `"none"`},
 		{"no such wrapping key", wrap(from, "movable", "none"), hsm.ErrNotFound, `"none"`},
@@ -280,6 +288,12 @@ func TestWrapRefuses(t *testing.T) {
 		if w != nil || err == nil || !strings.Contains(err.Error(), tt.want) || tt.matches != nil && !errors.Is(err, tt.matches) {
 			t.Errorf("%s: got %v, %v; want %q", tt.name, w, err, tt.want)
 		}
+	}
+	if _, err := wrapFor("seal", receiver.(*rsa.PublicKey))(); err != nil {
+		t.Error(err)
+	}
+	if got := objects(t, from); got != before {
+		t.Errorf("%d objects in the token, want the %d of before: the receiver's public key goes", got, before)
 	}
 }
 
@@ -312,6 +326,8 @@ func TestUnwrapRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	generateWrappable(t, from, "rsa", hsm.PurposeSign, hsm.RSA2048)
+	rsaKey := wrapped("rsa", "backup")
 	changed := func(w *hsm.WrappedKey, f func(*hsm.WrappedKey)) *hsm.WrappedKey {
 		c := *w
 		c.Wrapped, c.CheckValue = slices.Clone(w.Wrapped), slices.Clone(w.CheckValue)
@@ -345,6 +361,14 @@ func TestUnwrapRefuses(t *testing.T) {
 		{"no such unwrapping key", "k", hsm.PurposeSign, "none", ec, hsm.ErrNotFound, `"none"`},
 		{"purpose of another type", "k", hsm.PurposeKeyExchange, "backup", ec, nil, "cannot be of type"},
 		{"purpose of another class", "k", hsm.PurposeSeal, "backup", mac, nil, "cannot be of type"},
+		{"private key by RSA", "k", hsm.PurposeSign, "receiver", changed(ec, func(w *hsm.WrappedKey) { w.Mechanism = "rsa-oaep-sha256" }), nil, "a private key is not wrapped by RSA"},
+		{"secret with a public key", "k", hsm.PurposeMAC, "backup", changed(mac, func(w *hsm.WrappedKey) { w.SPKI = other.SPKI }), nil, "only a key pair a public key"},
+		{"pair with a check value", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.CheckValue = []byte{1, 2, 3} }), nil, "only a secret key has a check value"},
+		{"public key of another type", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.Type = hsm.RSA2048 }), nil, `a public key of type "ec-p256"`},
+		{"secret of another length", "k", hsm.PurposeSeal, "backup", changed(mac, func(w *hsm.WrappedKey) { w.Type, w.Purpose = hsm.AES128, hsm.PurposeSeal }), nil, "are not a key of type aes-128"},
+		{"too many octets", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.Wrapped = make([]byte, 4104) }), nil, "4104 bytes"},
+		{"public key in another form", "k", hsm.PurposeSign, "backup", changed(rsaKey, func(w *hsm.WrappedKey) { w.SPKI = withoutNull(t, w.SPKI) }), nil, "public key"},
+		{"CKA_ID in capitals", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.ID = "AB" }), nil, "lower case"},
 		{"another purpose", "cert-sign", hsm.PurposeCertSign, "backup", ec, nil, "says that it is for sign, not for cert-sign"},
 		{"wrapping key for data", "k", hsm.PurposeSeal, "receiver", kek, nil, "says that it is for wrap, not for seal"},
 		{"unknown purpose", "k", "teleport", "backup", ec, nil, "unknown purpose"},
@@ -367,6 +391,90 @@ func TestUnwrapRefuses(t *testing.T) {
 	}
 	if _, err := to.Unwrap(t.Context(), "k-2", hsm.PurposeSign, "backup", ec); err == nil || !strings.Contains(err.Error(), `"k" in the token has the CKA_ID`) {
 		t.Errorf("the same key under a second label: %v, want a refusal that names the first", err)
+	}
+	// A public key without its private key has to go first too.
+	if err := hsm.DestroyPrivate(t.Context(), to, "k"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.Unwrap(t.Context(), "k", hsm.PurposeSign, "backup", ec); err == nil || !strings.Contains(err.Error(), "has to go first") {
+		t.Errorf("beside a public key with its CKA_ID: %v, want a refusal", err)
+	}
+	if err := to.DeleteKey(t.Context(), "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.Unwrap(t.Context(), "k", hsm.PurposeSign, "backup", ec); err != nil {
+		t.Error(err)
+	}
+}
+
+// withoutNull is an RSA public key without the NULL that stands for its parameters.
+func withoutNull(t *testing.T, spki []byte) []byte {
+	t.Helper()
+	var key struct {
+		Algorithm struct {
+			OID        asn1.ObjectIdentifier
+			Parameters asn1.RawValue
+		}
+		Key asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(spki, &key); err != nil {
+		t.Fatal(err)
+	}
+	der, err := asn1.Marshal(struct {
+		Algorithm struct{ OID asn1.ObjectIdentifier }
+		Key       asn1.BitString
+	}{struct{ OID asn1.ObjectIdentifier }{key.Algorithm.OID}, key.Key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// Nothing is left of a key when the token fails on the last step, and nothing when it destroys nothing.
+func TestUnwrapCutShort(t *testing.T) {
+	t.Parallel()
+	from, m := hsmtest.New(t).Open(t), faults.New(t)
+	to := m.Open(t)
+	generateWrappable(t, from, "backup", hsm.PurposeWrap, hsm.AES256)
+	generateWrappable(t, from, "ec", hsm.PurposeSign, hsm.ECP256)
+	generateWrappable(t, from, "mac", hsm.PurposeMAC, hsm.HMACSHA256)
+	receiver := generate(t, to, "receiver", hsm.PurposeUnwrap, hsm.RSA2048).Public.(*rsa.PublicKey)
+	kek, err := from.WrapFor(t.Context(), "backup", receiver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.Unwrap(t.Context(), "backup", hsm.PurposeUnwrap, "receiver", kek); err != nil {
+		t.Fatal(err)
+	}
+	before := objects(t, to)
+	for _, tt := range []struct {
+		label   string
+		purpose hsm.Purpose
+		times   int
+	}{{"ec", hsm.PurposeSign, 1}, {"mac", hsm.PurposeMAC, faults.Forever}} {
+		w, err := from.Wrap(t.Context(), tt.label, "backup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Fail(faults.DestroyObject, pkcs11.CKR_ACTION_PROHIBITED, tt.times)
+		if _, err := to.Unwrap(t.Context(), tt.label, tt.purpose, "backup", w); err == nil || !strings.Contains(err.Error(), "CKR_ACTION_PROHIBITED") {
+			t.Errorf("%s: %v, want the token's refusal", tt.label, err)
+		}
+		m.Clear()
+		if got := objects(t, to); got != before {
+			t.Errorf("%s: %d objects in the token, want the %d of before", tt.label, got, before)
+		}
+		if _, err := to.Unwrap(t.Context(), tt.label, tt.purpose, "backup", w); err != nil {
+			t.Error(err)
+		}
+		before = objects(t, to)
+	}
+	m.Fail(faults.DestroyObject, pkcs11.CKR_ACTION_PROHIBITED, 1)
+	if _, err := to.GenerateKey(t.Context(), "pair", hsm.PurposeSign, hsm.ECP256); err == nil {
+		t.Error("a pair was made although its making failed on the last step")
+	}
+	if got := objects(t, to); got != before {
+		t.Errorf("generation: %d objects in the token, want the %d of before", got, before)
 	}
 }
 
