@@ -210,7 +210,8 @@ func decode(k kind, data []byte) ([]byte, error) {
 		return data, nil
 	}
 	block, rest := pem.Decode(data)
-	if block == nil || len(bytes.TrimSpace(rest)) > 0 || block.Type != pemTypes[k] || len(block.Headers) > 0 {
+	begin := []byte("-----BEGIN ") // what stands before it, or is no block, pem.Decode passes over
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 || block.Type != pemTypes[k] || len(block.Headers) > 0 || !bytes.HasPrefix(data, begin) || bytes.Count(data, begin) != 1 {
 		return nil, fmt.Errorf("not one PEM block of type %s", pemTypes[k])
 	}
 	return block.Bytes, nil

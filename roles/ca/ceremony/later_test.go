@@ -168,6 +168,33 @@ steps:
 	}
 }
 
+// An input is what it looks like: nothing stands beside it that a reader may take for what it holds.
+func TestInputsAreBare(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, short)
+	r.hold(t)
+	good := r.file(t, "brand.pem")
+	const source = `ceremony: second CRL
+officers: {required: 0}
+steps:
+  - {use: brand-ca/cert-sign, type: ec-p256, purpose: cert-sign, certificate: brand.pem}
+  - {crl: brand-2.crl, issuer: brand.pem, number: 2, validity: 90d}
+`
+	for name, data := range map[string]string{
+		"text before":    "Subject: C=DK, O=Other\n" + string(good),
+		"text after":     string(good) + "Subject: C=DK, O=Other\n",
+		"broken, before": "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n" + string(good),
+		"another, after": string(good) + string(r.file(t, "root.pem")),
+		"headers":        strings.Replace(string(good), "-----\n", "-----\nSubject: other\n\n", 1),
+	} {
+		r.put(t, "brand.pem", []byte(data))
+		next := r.after(t, source, "root.pem", "brand.pem")
+		if _, err := next.run(t); err == nil || !strings.Contains(err.Error(), "input brand.pem: not one PEM block of type CERTIFICATE") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A ceremony that only makes keys has its transcript signed by the first that signs certificates.
 func TestOnlyKeys(t *testing.T) {
 	t.Parallel()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/roles/ca/ceremony"
+	"github.com/setkit/setkit/roles/ca/ceremony/ceremonytest"
 )
 
 // attended is a ceremony of which every step wants two of three officers.
@@ -219,6 +220,37 @@ func TestOfficersWhoSeeNothing(t *testing.T) {
 	})
 	if err == nil || !strings.Contains(err.Error(), "officers could not see all that was shown: screen off") || c.asked != 0 {
 		t.Errorf("%d answers, %v", c.asked, err)
+	}
+}
+
+// interrupted is a token in the middle of whose work the ceremony is told to end.
+type interrupted struct {
+	*ceremonytest.Token
+	cancel func()
+}
+
+func (i interrupted) Generate(ctx context.Context, label string, purpose ceremony.Purpose, typ ceremony.KeyType) (ceremony.KeyInfo, error) {
+	i.cancel()
+	made, err := i.Token.Generate(ctx, label, purpose, typ)
+	return made, errors.Join(err, ctx.Err())
+}
+
+// The key that is being made when a ceremony is interrupted is told.
+func TestInterruptedWhileAKeyIsMade(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t, short)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := ceremony.Run(ctx, r.plan, ceremony.Room{
+		Open: func(_ context.Context, name string) (ceremony.Token, error) {
+			return interrupted{r.tokens[name], cancel}, nil
+		},
+		Output: r.out, Notice: io.Discard, Now: time.Now,
+	})
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "(set-hsm keys delete): root-ca/cert-sign") {
+		t.Errorf("got %v", err)
+	}
+	if !bytes.Contains(r.file(t, "transcript.jsonl"), []byte(`"failed":{"error":"context canceled","keys":["root-ca/cert-sign"]`)) {
+		t.Error("the transcript does not tell the key")
 	}
 }
 

@@ -56,6 +56,9 @@ const (
 
 	// progressEvery is how often something that takes long says so.
 	progressEvery = 2 * time.Second
+
+	// generateGrace is what a token gets to finish a key when the ceremony is interrupted.
+	generateGrace = 2 * time.Minute
 )
 
 // session is one ceremony being held.
@@ -168,8 +171,10 @@ func (s *session) keyStepOf(ctx context.Context, n int, st *step) error {
 	}
 	if report == nil {
 		var made KeyInfo
+		longer, cancel := outlasting(ctx)
+		defer cancel()
 		err := s.patiently("generating "+st.name, func() (err error) {
-			made, err = t.Generate(ctx, st.label(), st.Purpose, st.Type)
+			made, err = t.Generate(longer, st.label(), st.Purpose, st.Type)
 			return err
 		})
 		if err != nil {
@@ -227,6 +232,20 @@ func (s *session) signStep(ctx context.Context, n int, st *step) error {
 		return err
 	}
 	return s.record(line{File: &fileWritten{n, st.name, digest(data)}})
+}
+
+// outlasting gives a context that ends some time after ctx: a key that a token has begun to make will be in
+// it, and whoever interrupts the ceremony must be told.
+func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(generateGrace):
+			cancel(context.Cause(ctx))
+		case <-longer.Done():
+		}
+	})
+	return longer, func() { stop(); cancel(nil) }
 }
 
 // patiently does something and says every now and then that it is not done yet.
