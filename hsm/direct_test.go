@@ -8,26 +8,52 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/miekg/pkcs11"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest"
 )
 
 // instances is a PKCS#11 library that gives the first caller another's functions, and every later one an
 // instance that has not been initialised, as p11-kit's client does. With MISSING, two functions of the
-// later ones are not there at all.
+// later ones are not there at all. With LIE, there is one instance, which tells the attribute LIE wrong.
 const instances = `
 #include <dlfcn.h>
 #include <stddef.h>
 struct functions { unsigned char major, minor; void *f[68]; };
 static unsigned long not_initialised(void) { return 0x190; }
+struct attribute { unsigned long type; unsigned char *value; unsigned long size; };
+typedef unsigned long (*value_function)(unsigned long, unsigned long, struct attribute *, unsigned long);
+static value_function true_value;
+#ifdef LIE
+static unsigned long lying_value(unsigned long session, unsigned long object, struct attribute *a, unsigned long n)
+{
+	unsigned long rv = true_value(session, object, a, n);
+	for (unsigned long i = 0; rv == 0 && i < n; i++)
+		if (a[i].type == LIE && a[i].value != NULL && a[i].size > 0 && a[i].size != -1UL)
+			a[i].value[0] ^= 1;
+	return rv;
+}
+#endif
 unsigned long C_GetFunctionList(struct functions **list)
 {
 	static struct functions *first, other;
 	if (first == NULL) {
 		void *lib = dlopen(REAL, RTLD_NOW | RTLD_LOCAL);
 		*list = NULL;
-		return ((unsigned long (*)(struct functions **))dlsym(lib, "C_GetFunctionList"))(list) || (first = *list, 0);
+		if (((unsigned long (*)(struct functions **))dlsym(lib, "C_GetFunctionList"))(list) != 0)
+			return 5;
+		first = *list;
+#ifndef LIE
+		return 0;
+#endif
 	}
+#ifdef LIE
+	true_value = (value_function)first->f[24];
+	other = *first;
+	other.f[24] = (void *)lying_value;
+	*list = &other;
+	return 0;
+#endif
 	other = *first;
 	for (int i = 0; i < 68; i++)
 		other.f[i] = (void *)not_initialised;
@@ -93,5 +119,40 @@ func TestLibraryWithoutAFunction(t *testing.T) {
 	_, err := tok.Wrap(t.Context(), "ec", "kek")
 	if err == nil || !strings.Contains(err.Error(), "C_WrapKey: CKR_FUNCTION_NOT_SUPPORTED") {
 		t.Errorf("wrapping without C_WrapKey: %v, want CKR_FUNCTION_NOT_SUPPORTED", err)
+	}
+}
+
+// A token that ignored what it was asked for, or says so, has its key taken away again.
+func TestTokenThatTellsAttributesWrong(t *testing.T) {
+	t.Parallel()
+	for name, attribute := range map[string]uint{
+		"CKA_PRIVATE": pkcs11.CKA_PRIVATE, "CKA_SENSITIVE": pkcs11.CKA_SENSITIVE, "CKA_EXTRACTABLE": pkcs11.CKA_EXTRACTABLE,
+		"CKA_ALWAYS_SENSITIVE": pkcs11.CKA_ALWAYS_SENSITIVE, "CKA_NEVER_EXTRACTABLE": pkcs11.CKA_NEVER_EXTRACTABLE,
+		"CKA_ID": pkcs11.CKA_ID, "type": pkcs11.CKA_VALUE_LEN, "usages": pkcs11.CKA_WRAP,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tok := throughInstances(t, "-DLIE="+strconv.Itoa(int(attribute)))
+			for typ, purpose := range map[hsm.KeyType]hsm.Purpose{hsm.AES256: hsm.PurposeSeal, hsm.ECP256: hsm.PurposeSign} {
+				if typ == hsm.ECP256 && (name == "type" || name == "usages") {
+					continue // a private key has no such attribute
+				}
+				_, err := tok.GenerateKey(t.Context(), "k", purpose, typ)
+				if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "not kept") {
+					t.Errorf("%s: %v, want a refusal that names %s", typ, err, name)
+				}
+			}
+			if n := objects(t, tok); n != 0 {
+				t.Errorf("%d objects are left", n)
+			}
+		})
+	}
+	tok := throughInstances(t, "-DLIE="+strconv.Itoa(pkcs11.CKA_VALUE))
+	want := newIssuer(t).issue(t, "c", newIssuer(t).key.Public())
+	if _, err := tok.ImportCertificate(t.Context(), "c", want); err == nil || !strings.Contains(err.Error(), "stored it differently") {
+		t.Errorf("a certificate that comes back changed: %v, want a refusal", err)
+	}
+	if n := objects(t, tok); n != 0 {
+		t.Errorf("%d objects are left", n)
 	}
 }

@@ -328,6 +328,14 @@ func TestUnwrapRefuses(t *testing.T) {
 	}
 	generateWrappable(t, from, "rsa", hsm.PurposeSign, hsm.RSA2048)
 	rsaKey := wrapped("rsa", "backup")
+	moved := map[string]*hsm.WrappedKey{}
+	for label, k := range map[string]struct {
+		purpose hsm.Purpose
+		typ     hsm.KeyType
+	}{"derive": {hsm.PurposeDerive, hsm.ECP256}, "kx": {hsm.PurposeKeyExchange, hsm.RSA2048}, "unwrap": {hsm.PurposeUnwrap, hsm.RSA2048}} {
+		generateWrappable(t, from, label, k.purpose, k.typ)
+		moved[label] = wrapped(label, "backup")
+	}
 	changed := func(w *hsm.WrappedKey, f func(*hsm.WrappedKey)) *hsm.WrappedKey {
 		c := *w
 		c.Wrapped, c.CheckValue = slices.Clone(w.Wrapped), slices.Clone(w.CheckValue)
@@ -354,6 +362,9 @@ func TestUnwrapRefuses(t *testing.T) {
 		{"truncated", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.Wrapped = w.Wrapped[:len(w.Wrapped)-8] }), hsm.ErrWrappedKey, "changed since"},
 		{"wrapped with another key", "k", hsm.PurposeSign, "backup", second, hsm.ErrWrappedKey, second.With},
 		{"public key of another", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.SPKI = other.SPKI }), nil, "another public key"},
+		{"derivation key of another", "k", hsm.PurposeDerive, "backup", changed(moved["derive"], func(w *hsm.WrappedKey) { w.SPKI = other.SPKI }), nil, "another public key"},
+		{"decryption key of another", "k", hsm.PurposeKeyExchange, "backup", changed(moved["kx"], func(w *hsm.WrappedKey) { w.SPKI = rsaKey.SPKI }), nil, "prove"},
+		{"unwrapping key of another", "k", hsm.PurposeUnwrap, "backup", changed(moved["unwrap"], func(w *hsm.WrappedKey) { w.SPKI = rsaKey.SPKI }), nil, "prove"},
 		{"check value of another", "k", hsm.PurposeMAC, "backup", changed(mac, func(w *hsm.WrappedKey) { w.CheckValue[0] ^= 1 }), nil, "check value"},
 		{"with a pair that cannot", "k", hsm.PurposeSign, "receiver", ec, nil, "does not unwrap what was wrapped by"},
 		{"by RSA with AES", "k", hsm.PurposeMAC, "backup", byRSA, nil, "does not unwrap what was wrapped by"},
@@ -560,6 +571,10 @@ BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH
 		t.Errorf("text differs (-want +got):\n%s", diff)
 	}
 	overText(t, sample())
+	var long hsm.WrappedKey
+	if err := long.UnmarshalText(make([]byte, 16<<10+1)); err == nil || !strings.Contains(err.Error(), "longer than 16384 bytes") {
+		t.Errorf("a long text: %v, want that it is longer than 16384 bytes", err)
+	}
 	for name, bad := range map[string]string{
 		"empty":             "",
 		"text before":       "x\n" + want,
