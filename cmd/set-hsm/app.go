@@ -110,6 +110,9 @@ func withToken(c *urfave.Context, f func(*hsm.Token) error) (err error) {
 	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	token, err := ring.Token(c.Context, uri.String())
+	if err != nil && c.Context.Err() != nil { // as at the prompt for the PIN
+		return fmt.Errorf("stopped before the token was open: %w", context.Cause(c.Context))
+	}
 	if err != nil {
 		return err
 	}

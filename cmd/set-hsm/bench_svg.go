@@ -55,7 +55,11 @@ func (r *benchReport) writeSVG(w io.Writer) error {
 	}
 	y := svgHead + lines*svgPanelH + svgLine
 	for _, b := range r.Roles {
-		s.text(svgMargin, y, "name", fmt.Sprintf("%s: %ss a second: %s", b.Role, b.Unit, b.rate()))
+		rate := b.rate()
+		if len(b.Missing) == 0 {
+			rate += " " + b.Unit + "s a second"
+		}
+		s.text(svgMargin, y, "name", b.Role+": "+rate)
 		s.text(svgMargin+panelW, y, "quiet", b.text())
 		y += svgLine
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -99,7 +100,7 @@ func adviseOnKey(c *urfave.Context, err error) error {
 	case errors.Is(err, hsm.ErrKeyExists):
 		return fmt.Errorf("%w: choose another --label, or see that key with set-hsm keys show", err)
 	case c.Context.Err() != nil:
-		return fmt.Errorf("%w: the token may make the key all the same: see set-hsm keys list", err)
+		return fmt.Errorf("stopped: %w: the token may make the key %q all the same: see set-hsm keys list", context.Cause(c.Context), c.String("label"))
 	}
 	return err
 }
