@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -137,6 +138,8 @@ func fields(n *yaml.Node, what string, must, may []string) error {
 			return fmt.Errorf("line %d: %s has no field %q", key.Line, what, key.Value)
 		case seen[key.Value]:
 			return fmt.Errorf("line %d: %s has the field %q twice", key.Line, what, key.Value)
+		case !isPlainNumber(n.Content[i+1]) && key.Value != "serial":
+			return fmt.Errorf("line %d: %s: %s: number %s: want decimal digits", key.Line, what, key.Value, n.Content[i+1].Value)
 		}
 		seen[key.Value] = true
 	}
@@ -146,6 +149,12 @@ func fields(n *yaml.Node, what string, must, may []string) error {
 		}
 	}
 	return nil
+}
+
+// isPlainNumber tells whether a number is what people read: for YAML, 010 is eight.
+func isPlainNumber(n *yaml.Node) bool {
+	i, err := strconv.ParseInt(n.Value, 10, 64)
+	return n.ShortTag() != "!!int" || err == nil && strconv.FormatInt(i, 10) == n.Value
 }
 
 func (p *Plan) readSubjects(n *yaml.Node) error {

@@ -29,6 +29,8 @@ func TestParseRefuses(t *testing.T) {
 		"line 5: the character U+001B cannot be seen":               {"country: DK}", "country: DK} # \x1b[2J"},
 		`line 5: the value "\x1b[2J" has characters`:                {"root-ca: {holder", `"\e[2J": {holder`},
 		`line 14: the value "brand\u202e.pem" has char`:             {"certificate: brand.pem", `certificate: "brand\u202E.pem"`},
+		"line 17: step \"crl brand.crl\": number: number 010: want": {"brand.pem, number: 1, validity: 90d, revoked", "brand.pem, number: 010, validity: 90d, revoked"},
+		"line 3: officers: required: number 0x1: want":              {"{required: 0}", "{names: [A], required: 0x1}"},
 		"line 5: tags are not allowed":                              {"country: DK}", "country: !!binary REs=}"},
 		"officers: a twice":                                         {"{required: 0}", "{names: [A, a], required: 1}"},
 		"line 5: subject root-ca has no field \"organization\"":     {"root-ca, country: DK}", "root-ca, country: DK, organization: X}"},
