@@ -26,6 +26,7 @@ import (
 type Decrypter struct {
 	copies *copies
 	public *rsa.PublicKey
+	good   map[crypto.Hash][]byte // ciphertexts of no meaning
 	ctx    context.Context
 }
 
@@ -56,7 +57,13 @@ func findDecrypter(ctx context.Context, members []*member, label string) (*Decry
 	if err := c.adoptAll(ctx, func(ctx context.Context, k *key) error { return tryOAEP(ctx, k, public) }); err != nil {
 		return nil, err
 	}
-	return &Decrypter{copies: c, public: public}, nil
+	good := map[crypto.Hash][]byte{}
+	for hash := range oaepCodes {
+		if good[hash], err = rsa.EncryptOAEP(hash.New(), rand.Reader, public, []byte("still working?"), nil); err != nil {
+			return nil, c.fail(err)
+		}
+	}
+	return &Decrypter{copies: c, public: public, good: good}, nil
 }
 
 // WithContext returns the same key bound to ctx: when ctx ends, its calls return.
@@ -83,21 +90,53 @@ func (d *Decrypter) Decrypt(_ io.Reader, ciphertext []byte, opts crypto.Decrypte
 	}
 	ctx, cancel := briefly(d.ctx)
 	defer cancel()
-	ciphertext, label := slices.Clone(ciphertext), slices.Clone(oaep.Label)
-	plain, err := do(ctx, d.copies, deed{name: "decrypt"}, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
-		decode := decodeHere
-		if slices.Contains(k.nativeOAEP, oaep.Hash) {
-			decode = decodeOnToken
-		}
-		return decode(d.public, oaep.Hash, label, ciphertext, lib, sh, h)
-	})
+	plain, err := d.decrypt(ctx, oaep.Hash, slices.Clone(oaep.Label), slices.Clone(ciphertext))
 	if err != nil && !errors.Is(err, rsa.ErrDecryption) {
 		return nil, d.copies.fail(fmt.Errorf("decrypt: %w", err))
 	}
 	if err != nil {
 		return nil, rsa.ErrDecryption // itself, with nothing that would tell one ciphertext from another
 	}
-	return plain.value, nil
+	return plain, nil
+}
+
+// decrypt believes a token that a ciphertext is bad only if it decrypts a good one then, because some
+// say the same of a lost device. What it costs does not depend on what is wrong with the ciphertext.
+func (d *Decrypter) decrypt(ctx context.Context, hash crypto.Hash, label, ciphertext []byte) ([]byte, error) {
+	for try := 1; ; try++ {
+		plain, err := do(ctx, d.copies, deed{name: "decrypt", blind: true}, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+			return d.decoder(k, hash)(d.public, hash, label, ciphertext, lib, sh, h)
+		})
+		if !errors.Is(err, rsa.ErrDecryption) {
+			return plain.value, err
+		}
+		k := plain.key
+		probe := call{operation: "try", tries: triesMax, blind: true, shared: len(d.copies.members) > 1}
+		_, perr := doWith(ctx, k, probe, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+			return d.decoder(k, hash)(d.public, hash, nil, d.good[hash], lib, sh, h)
+		})
+		switch {
+		case perr == nil:
+			return nil, err
+		case !errors.Is(perr, rsa.ErrDecryption):
+			return nil, perr
+		}
+		lost := &lostError{err: errors.New("the token does not decrypt what the key's public key encrypts"), giveUp: true}
+		k.tok.lose(plain.on, lost)
+		if try == triesMax {
+			return nil, lost
+		}
+	}
+}
+
+// decodeFunc decrypts an RSAES-OAEP ciphertext with the private key of a handle.
+type decodeFunc = func(_ *rsa.PublicKey, _ crypto.Hash, label, ciphertext []byte, _ *pkcs11.Ctx, _ pkcs11.SessionHandle, _ pkcs11.ObjectHandle) ([]byte, error)
+
+func (d *Decrypter) decoder(k *key, hash crypto.Hash) decodeFunc {
+	if slices.Contains(k.nativeOAEP, hash) {
+		return decodeOnToken
+	}
+	return decodeHere
 }
 
 // fits reports whether c can be the result of encryption with public.
@@ -157,7 +196,7 @@ func tryOAEP(ctx context.Context, k *key, public *rsa.PublicKey) error {
 		if err != nil {
 			return err
 		}
-		decrypt := func(decode func(*rsa.PublicKey, crypto.Hash, []byte, []byte, *pkcs11.Ctx, pkcs11.SessionHandle, pkcs11.ObjectHandle) ([]byte, error), label string) ([]byte, error) {
+		decrypt := func(decode decodeFunc, label string) ([]byte, error) {
 			d, err := doWith(ctx, k, call{operation: "try", tries: triesMax}, func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 				return decode(public, hash, []byte(label), ciphertext, lib, sh, h)
 			})

@@ -94,7 +94,7 @@ func (d *Deriver) ECDH(peer *ecdh.PublicKey) ([]byte, error) {
 	}
 	ctx, cancel := briefly(d.ctx)
 	defer cancel()
-	secret, err := do(ctx, d.copies, deed{name: "ecdh"}, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	secret, err := do(ctx, d.copies, deed{name: "ecdh", blind: true}, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 		stored, _ := d.forms.Load(k)
 		form, _ := stored.(pointForm) // there since the key was tried
 		return sharedSecret(lib, sh, h, peer, form)

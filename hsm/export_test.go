@@ -43,10 +43,30 @@ func GenerateWithUsages(ctx context.Context, t *Token, label string, usages ...s
 	return err
 }
 
-// Confuse makes a's handle that of b, as after a lost session, for the next call alone.
-func Confuse(a, b *Signer) {
-	x, y := a.copies.keys[0], b.copies.keys[0]
+// Confuse makes a's handle that of b, as after a lost session, for the next call alone. They are a
+// Signer, Decrypter, MAC, Sealer or Deriver each.
+func Confuse(a, b any) {
+	x, y := copiesOf(a).keys[0], copiesOf(b).keys[0]
 	x.handle, x.on = y.handle, x.tok.link.Load()
+}
+
+func copiesOf(k any) *copies {
+	switch k := k.(type) {
+	case *Signer:
+		return k.copies
+	case *Decrypter:
+		return k.copies
+	case *MAC:
+		return k.copies
+	case *Sealer:
+		return k.copies
+	}
+	return k.(*Deriver).copies
+}
+
+// DecodeOnToken has the token decode the padding itself, even if it does not do so right.
+func DecodeOnToken(d *Decrypter, hash crypto.Hash) {
+	d.copies.keys[0].nativeOAEP = []crypto.Hash{hash}
 }
 
 // HoldSessions takes every session of the token until release.

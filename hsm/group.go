@@ -248,14 +248,18 @@ func (c *copies) at(ctx context.Context, i int) (*key, error) {
 
 // deed is what is done with a key.
 type deed struct {
-	name     string // for those who observe
-	doubtful bool   // see call
+	name            string // for those who observe
+	doubtful, blind bool   // see call
+}
+
+func (d deed) call() call {
+	return call{operation: d.name, doubtful: d.doubtful, blind: d.blind, tries: triesMax}
 }
 
 // keyOp is an operation with a key, whose result is a T. After a lost device it is run again.
 type keyOp[T any] = func(*key, *pkcs11.Ctx, pkcs11.SessionHandle, pkcs11.ObjectHandle) (T, error)
 
-// done is a result, and where it comes from.
+// done is a result, if there is no error, and where it comes from.
 type done[T any] struct {
 	value T
 	key   *key
@@ -265,8 +269,10 @@ type done[T any] struct {
 // do runs f with one of the copies.
 func do[T any](ctx context.Context, c *copies, what deed, f keyOp[T]) (done[T], error) {
 	if len(c.members) == 1 {
-		return doWith(ctx, c.keys[0], call{operation: what.name, doubtful: what.doubtful, tries: triesMax}, f)
+		return doWith(ctx, c.keys[0], what.call(), f)
 	}
+	how := what.call()
+	how.tries, how.impatient, how.shared = 1, true, true
 	var end time.Time
 	out := make([]error, len(c.members)) // those that are not asked again in this call
 	for round := 1; ; round++ {
@@ -275,7 +281,7 @@ func do[T any](ctx context.Context, c *copies, what deed, f keyOp[T]) (done[T], 
 			if out[i] != nil {
 				continue
 			}
-			d, err := doAt(ctx, c, i, call{operation: what.name, doubtful: what.doubtful, tries: 1, impatient: true, shared: true}, f)
+			d, err := doAt(ctx, c, i, how, f)
 			if err == nil || !ofToken(err) || ctx.Err() != nil {
 				return d, err
 			}
@@ -325,7 +331,7 @@ func doWith[T any](ctx context.Context, k *key, how call, f keyOp[T]) (done[T], 
 		return err
 	})
 	if err != nil {
-		return done[T]{}, err
+		return done[T]{key: k, on: on}, err
 	}
 	return done[T]{value, k, on}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -52,11 +53,28 @@ func (k *key) do(ctx context.Context, c call, f keyFunc) (*link, error) {
 	c.key = &k.info
 	return k.tok.call(ctx, c, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		h, err := k.find(lib, sh)
+		if err == nil && c.blind {
+			err = k.recognise(lib, sh, h)
+		}
 		if err != nil {
 			return err
 		}
 		return f(lib, sh, h)
 	})
+}
+
+// recognise returns an error if h is not the key's handle any more. When somebody else in the process
+// ends our sessions and opens others, these can have the numbers of ours, and objects those of other
+// keys. A signature is verified; what a key makes otherwise would be taken for the work of another one.
+func (k *key) recognise(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) error {
+	a, err := readAttributes(lib, sh, h, pkcs11.CKA_ID, pkcs11.CKA_LABEL)
+	if err != nil {
+		return err
+	}
+	if hex.EncodeToString(a[pkcs11.CKA_ID]) != k.info.ID || string(a[pkcs11.CKA_LABEL]) != k.info.Label {
+		return &lostError{err: errors.New("the key's handle is that of another key now"), giveUp: true}
+	}
+	return nil
 }
 
 // adopt makes same the key's test, and puts the key to it.
@@ -106,7 +124,7 @@ func (k *key) find(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) (pkcs11.ObjectHandl
 	return k.handle, nil
 }
 
-var errAnotherKey = fmt.Errorf("the token has another key under this label now: restart the program if that is right")
+var errAnotherKey = errors.New("the token has another key under this label now: restart the program if that is right")
 
 // find returns the one private or secret key labelled label.
 func (t *Token) find(ctx context.Context, label string) (*key, error) {

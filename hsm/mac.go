@@ -79,7 +79,7 @@ func (m *MAC) Sum(data []byte) ([]byte, error) {
 	ctx, cancel := briefly(m.ctx)
 	defer cancel()
 	data = bytes.Clone(data)
-	sum, err := do(ctx, m.copies, deed{name: "mac"}, func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	sum, err := do(ctx, m.copies, deed{name: "mac", blind: true}, func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 		return hmacOnToken(lib, sh, h, data)
 	})
 	if err != nil {

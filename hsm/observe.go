@@ -67,12 +67,12 @@ func observeBack(token string, outage time.Duration) {
 // Ready returns nil if the token can be used, and otherwise an error that says why not. It asks the
 // token.
 func (t *Token) Ready(ctx context.Context) error {
-	_, err := t.call(ctx, call{operation: "ready", tries: 1}, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+	_, err := t.call(ctx, call{operation: "ready", tries: triesMax}, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		if !t.loggedIn(sh) {
 			return &lostError{err: errors.New("the login is lost"), giveUp: true}
 		}
 		info, err := lib.GetTokenInfo(t.slot)
-		if err == nil && info.SerialNumber != t.info.Serial {
+		if err == nil && (info.SerialNumber != t.info.Serial || info.Label != t.info.Label) {
 			err = &lostError{err: errors.New("another token is in the slot"), giveUp: true}
 		}
 		return named("C_GetTokenInfo", err)

@@ -97,7 +97,7 @@ func (s *Sealer) Seal(plaintext, aad []byte) ([]byte, error) {
 	ctx, cancel := briefly(s.ctx)
 	defer cancel()
 	plaintext, aad = bytes.Clone(plaintext), bytes.Clone(aad)
-	sealed, err := do(ctx, s.copies, deed{name: "seal"}, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	sealed, err := do(ctx, s.copies, deed{name: "seal", blind: true}, func(k *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 		if s.seals.Add(1) > sealsMax {
 			s.seals.Store(sealsMax)
 			return nil, errors.New("the key has sealed 2^32 times: generate a new one")
@@ -120,7 +120,7 @@ func (s *Sealer) Open(sealed, aad []byte) ([]byte, error) {
 	ctx, cancel := briefly(s.ctx)
 	defer cancel()
 	sealed, aad = bytes.Clone(sealed), bytes.Clone(aad)
-	plaintext, err := do(ctx, s.copies, deed{name: "open", doubtful: true}, func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
+	plaintext, err := do(ctx, s.copies, deed{name: "open", doubtful: true, blind: true}, func(_ *key, lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle) ([]byte, error) {
 		return openOnToken(lib, sh, h, sealed, aad)
 	})
 	if err != nil && !errors.Is(err, ErrUnavailable) && codeOf(err) != pkcs11.CKR_OK {

@@ -65,6 +65,7 @@ type call struct {
 	tries     int
 	impatient bool // fails at once if the device is lost
 	doubtful  bool // what is asked may be at fault, such as data that are to be opened
+	blind     bool // nobody can tell from the result which key made it
 	shared    bool // the key is that of a group
 }
 
