@@ -290,7 +290,7 @@ func TestStatus(t *testing.T) {
 			}
 		case strings.HasPrefix(line, empty.Name):
 			found++
-			if !strings.Contains(line, " - ") {
+			if fields := strings.Fields(strings.TrimPrefix(line, empty.Name)); len(fields) != 1 || fields[0] != "-" {
 				t.Errorf("got %q, want no card", line)
 			}
 		}
