@@ -8,7 +8,7 @@ const (
 	swSuccess    = 0x9000
 	sw1MoreData  = 0x61
 	sw1WrongLe   = 0x6C
-	roundsMax    = 300 // GET RESPONSE rounds: ResponseBytesMax in pieces of 256, and room
+	roundsMax    = 300  // GET RESPONSE rounds: ResponseBytesMax in pieces of 256, and room
 	collectBytes = 1024 // what a key operation answers fits, without being copied about
 )
 

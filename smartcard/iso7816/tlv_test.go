@@ -2,6 +2,7 @@ package iso7816_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"reflect"
@@ -92,6 +93,9 @@ func FuzzParseTLVs(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(b)
+	}
+	for _, answers := range captured(f) {
+		f.Add(answers[2:int(binary.BigEndian.Uint16(answers))]) // without the status word
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		all, err := iso7816.ParseTLVs(b)
