@@ -161,10 +161,16 @@ func TestCertificatesOfOtherPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := ca.issue(t, "other", ca.key.Public())
+	huge, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), ExtraExtensions: []pkix.Extension{{Id: []int{1, 2, 3}, Value: make([]byte, 64<<10)}},
+	}, ca.cert, ca.key.Public(), ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		label     string
 		id, value []byte
-	}{{"mismatch", id, other}, {"garbage", id, []byte("not a certificate")}, {"twice", nil, other}, {"twice", nil, other}} {
+	}{{"huge", nil, huge}, {"mismatch", id, other}, {"garbage", id, []byte("not a certificate")}, {"twice", nil, other}, {"twice", nil, other}} {
 		if err := hsm.StoreCertificate(t.Context(), tok, c.label, c.id, c.value); err != nil {
 			t.Fatal(err)
 		}
@@ -174,14 +180,14 @@ func TestCertificatesOfOtherPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []hsm.Certificate{
-		{Label: "garbage", ID: info.ID, DER: []byte("not a certificate")}, {Label: "mismatch", ID: info.ID, DER: other, Mismatch: true},
+		{Label: "garbage", ID: info.ID, DER: []byte("not a certificate")}, {Label: "huge", DER: huge}, {Label: "mismatch", ID: info.ID, DER: other, Mismatch: true},
 		{Label: "twice", DER: other}, {Label: "twice", DER: other},
 	}
 	if diff := cmp.Diff(want, list, cmpopts.IgnoreFields(hsm.Certificate{}, "X509")); diff != "" {
 		t.Errorf("list differs (-want +got):\n%s", diff)
 	}
-	if list[0].X509 != nil || list[1].X509 == nil {
-		t.Errorf("parsed: garbage %t, certificate %t", list[0].X509 != nil, list[1].X509 != nil)
+	if list[0].X509 != nil || list[1].X509 != nil || list[2].X509 == nil {
+		t.Errorf("parsed: garbage %t, what is too long %t, certificate %t", list[0].X509 != nil, list[1].X509 != nil, list[2].X509 != nil)
 	}
 	if err := tok.DeleteCertificate(t.Context(), "twice"); err == nil || !strings.Contains(err.Error(), "2 certificates have this label") {
 		t.Errorf("deleting one of two: %v, want a refusal", err)

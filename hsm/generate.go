@@ -111,7 +111,16 @@ func checkLabel(object, label string) error {
 }
 
 func (t *Token) generate(ctx context.Context, label string, p plan, typ KeyType) (KeyInfo, error) {
-	return creating(ctx, t, func() (KeyInfo, error) { return t.generateAlone(label, p, typ) })
+	info, err := creating(ctx, t, func() (KeyInfo, error) { return t.generateAlone(label, p, typ) })
+	return info, mayFollow(ctx, err)
+}
+
+// mayFollow says of a key whose making nobody waits for any more that it may come all the same.
+func mayFollow(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ErrUnavailable) {
+		return fmt.Errorf("it may still be made, see set-hsm keys list before another try: %w", err)
+	}
+	return err
 }
 
 func (t *Token) generateAlone(label string, p plan, typ KeyType) (KeyInfo, error) {

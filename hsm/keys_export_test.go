@@ -7,8 +7,11 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// ParseEd25519 reads what tokens write in several ways.
-var ParseEd25519 = parseEd25519
+// ParseEd25519 and ParseRSA read what tokens write.
+var (
+	ParseEd25519 = parseEd25519
+	ParseRSA     = parseRSA
+)
 
 // CheckSecret checks what a token derived.
 var CheckSecret = checkSecret

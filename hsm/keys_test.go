@@ -2,10 +2,12 @@ package hsm_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/pkcs11"
@@ -37,6 +39,40 @@ func TestKeysThatCannotBeRead(t *testing.T) {
 	}
 	if err := tok.DeleteKey(t.Context(), "short", nil); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestParseRSA(t *testing.T) {
+	t.Parallel()
+	modulus := bytes.Repeat([]byte{0xff}, 256)
+	for _, exponent := range [][]byte{{3}, {1, 0, 1}, {0, 1, 0, 1}, {0x7f, 0xff, 0xff, 0xff}} {
+		if pub, err := hsm.ParseRSA(modulus, exponent); err != nil || pub == nil {
+			t.Errorf("exponent %x: %v, %v", exponent, pub, err)
+		}
+	}
+	for name, key := range map[string][2][]byte{
+		"nothing": {}, "exponent 1": {modulus, {1}}, "exponent 0": {modulus, {0}}, "even exponent": {modulus, {1, 0, 0}},
+		"long exponent": {modulus, {0xff, 0xff, 0xff, 0xff}}, "short": {modulus[:127], {3}}, "long": {bytes.Repeat(modulus, 9), {3}},
+		"even modulus": {append(bytes.Clone(modulus[1:]), 0xfe), {3}},
+	} {
+		if pub, err := hsm.ParseRSA(key[0], key[1]); err == nil {
+			t.Errorf("%s: %v, want a refusal", name, pub)
+		}
+	}
+}
+
+// Which of two public keys with one CKA_ID belongs to the private key cannot be told: none does.
+func TestTwoPublicKeys(t *testing.T) {
+	t.Parallel()
+	tok := hsmtest.New(t).Open(t)
+	for label, b := range map[string]byte{"a": 0xff, "b": 0xfd} {
+		if err := hsm.StoreRSA(t.Context(), tok, label, []byte{1}, bytes.Repeat([]byte{b}, 256)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys, err := tok.Keys(t.Context())
+	if err != nil || len(keys) != 2 || keys[0].Public != nil || keys[1].Public != nil {
+		t.Errorf("keys %+v, %v; want two without a public key", keys, err)
 	}
 }
 
@@ -88,6 +124,33 @@ func TestTokenThatDestroysNothing(t *testing.T) {
 	err := hsm.GenerateWithUsages(t.Context(), tok, "k", "sign", "teleport")
 	if err == nil || !strings.Contains(err.Error(), "; then what there is of the key could not be deleted, see set-hsm doctor") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error %q; want one line that says what is left", err)
+	}
+}
+
+// Who no longer waits for a key learns that it may come.
+func TestGenerationGivenUp(t *testing.T) {
+	t.Parallel()
+	m := faults.New(t)
+	tok := m.Open(t)
+	release := m.Hang(faults.GenerateKeyPair)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := tok.GenerateKey(ctx, "k", hsm.PurposeSign, hsm.ECP256)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "it may still be made") {
+		t.Errorf("generation that hangs: %v, want that the key may come", err)
+	}
+	release()
+	ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		if _, err := tok.Signer(ctx, "k"); err == nil {
+			break
+		} else if !errors.Is(err, hsm.ErrNotFound) && !errors.Is(err, hsm.ErrUnavailable) || ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tok.GenerateKey(t.Context(), "k", hsm.PurposeSign, hsm.ECP256); !errors.Is(err, hsm.ErrKeyExists) {
+		t.Errorf("another try: %v, want ErrKeyExists", err)
 	}
 }
 

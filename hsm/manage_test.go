@@ -306,6 +306,26 @@ func TestDeleteKeyFinishes(t *testing.T) {
 	}
 }
 
+// Of two public keys that are left under one label the CKA_ID tells which one is meant.
+func TestDeleteOneOrphan(t *testing.T) {
+	t.Parallel()
+	tok := hsmtest.New(t).Open(t)
+	for _, id := range [][]byte{{1}, {2}} {
+		if err := hsm.StoreRSA(t.Context(), tok, "left", id, bytes.Repeat([]byte{0xff}, 256)); err != nil {
+			t.Fatal(err)
+		}
+		if err := hsm.DestroyPrivate(t.Context(), tok, "left"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tok.DeleteKey(t.Context(), "left", []byte{2}); err != nil {
+		t.Fatal(err)
+	}
+	if orphans, err := tok.Orphans(t.Context()); err != nil || len(orphans) != 1 || orphans[0].ID != "01" {
+		t.Errorf("orphans %+v, %v; want the one with CKA_ID 01", orphans, err)
+	}
+}
+
 func TestRenameWhileOthersWork(t *testing.T) {
 	t.Parallel()
 	tk := hsmtest.New(t)

@@ -230,8 +230,8 @@ func readPublic(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle)
 
 func parseRSA(modulus, exponent []byte) (crypto.PublicKey, error) {
 	n, e := new(big.Int).SetBytes(modulus), new(big.Int).SetBytes(exponent)
-	if n.BitLen() < 1024 || n.BitLen() > 16384 || e.BitLen() < 2 || e.BitLen() > 31 {
-		return nil, fmt.Errorf("RSA key with a modulus of %d bits and an exponent of %d", n.BitLen(), e.BitLen())
+	if n.BitLen() < 1024 || n.BitLen() > 16384 || e.BitLen() < 2 || e.BitLen() > 31 || n.Bit(0) == 0 || e.Bit(0) == 0 {
+		return nil, fmt.Errorf("no RSA key of 1024 to 16384 bits: a modulus of %d bits and an exponent of %d, or one of them even", n.BitLen(), e.BitLen())
 	}
 	return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 }

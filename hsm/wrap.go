@@ -241,7 +241,8 @@ func planUnwrapped(label string, purpose Purpose, w *WrappedKey) (plan, error) {
 }
 
 func (t *Token) unwrap(ctx context.Context, label, with string, p plan, purpose Purpose, w *WrappedKey) (KeyInfo, error) {
-	return creating(ctx, t, func() (KeyInfo, error) { return t.unwrapAlone(label, with, p, purpose, w) })
+	info, err := creating(ctx, t, func() (KeyInfo, error) { return t.unwrapAlone(label, with, p, purpose, w) })
+	return info, mayFollow(ctx, err)
 }
 
 func (t *Token) unwrapAlone(label, with string, p plan, purpose Purpose, w *WrappedKey) (KeyInfo, error) {
