@@ -83,6 +83,37 @@ func (s *state) verifyPath(v *pki.Verifier, c *pki.Certificate) error {
 	return err
 }
 
+// verifyIssuer checks the path of the certificate that a step signs as, before it signs anything.
+func (s *state) verifyIssuer(st *step) error {
+	if st.Issuer == "" {
+		return nil
+	}
+	v, err := s.verifier()
+	if err == nil {
+		err = s.verifyPath(v, s.certs[st.Issuer])
+	}
+	if err != nil {
+		return fmt.Errorf("issuer %s: %w", st.Issuer, err)
+	}
+	return nil
+}
+
+// verifyInputs is verifyIssuer for all inputs, as far as no step makes a part of their path.
+func (s *state) verifyInputs() error {
+	if slices.ContainsFunc(s.steps, func(st *step) bool { return st.kind == root || st.kind == cross }) {
+		return nil
+	}
+	for _, st := range s.steps {
+		if s.certs[st.Issuer] == nil {
+			continue
+		}
+		if err := s.verifyIssuer(st); err != nil {
+			return fmt.Errorf("line %d: %v: %w", st.line, st, err)
+		}
+	}
+	return nil
+}
+
 func (s *state) verifyCertificate(v *pki.Verifier, st *step, c *pki.Certificate) error {
 	issuer := s.certs[st.Issuer]
 	if st.kind == root {

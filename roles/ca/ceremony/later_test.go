@@ -164,6 +164,9 @@ steps:
 			if _, err := next.run(t); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v", err)
 			}
+			if _, err := os.Stat(next.out); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the ceremony began: %v", err)
+			}
 		})
 	}
 }

@@ -27,6 +27,9 @@ func Rehearse(p *Plan, inputs fs.FS, now time.Time) ([]Shown, error) {
 	if _, err := r.readInputs(inputs); err != nil {
 		return nil, err
 	}
+	if err := r.verifyInputs(); err != nil {
+		return nil, fmt.Errorf("rehearsal: %w", err)
+	}
 	var all []Shown
 	for i, st := range p.steps {
 		one, err := r.step(i+1, st)

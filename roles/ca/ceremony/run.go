@@ -200,6 +200,9 @@ func (s *session) keyStepOf(ctx context.Context, n int, st *step) error {
 
 // signStep shows what is to be signed, has it confirmed, signs it, checks it, and writes it.
 func (s *session) signStep(ctx context.Context, n int, st *step) error {
+	if err := s.verifyIssuer(st); err != nil {
+		return err
+	}
 	d, err := s.draft(st, newSerial())
 	if err != nil {
 		return err
