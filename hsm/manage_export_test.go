@@ -65,3 +65,18 @@ func PublicLabels(ctx context.Context, t *Token) (list []string, err error) {
 
 // CloseSessions closes the token's sessions, and with them the login, behind the package's back.
 func CloseSessions(t *Token) error { return t.m.lib.CloseAllSessions(t.slot) }
+
+// CompareCopy compares the key labelled label with the one labelled other, as if that were its copy.
+func CompareCopy(ctx context.Context, t *Token, label, other string, stays bool) error {
+	return t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		a, err := t.findIn(lib, sh, label)
+		if err != nil {
+			return err
+		}
+		b, err := t.findIn(lib, sh, other)
+		if err != nil {
+			return err
+		}
+		return a.sameBut(lib, sh, b.handle, other, stays)
+	})
+}

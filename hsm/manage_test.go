@@ -306,6 +306,23 @@ func TestDeleteKeyFinishes(t *testing.T) {
 	}
 }
 
+// What a token calls a copy is compared with the key before that is destroyed.
+func TestCompareCopy(t *testing.T) {
+	t.Parallel()
+	tok := hsmtest.New(t).Open(t)
+	generate(t, tok, "a", hsm.PurposeSeal, hsm.AES256)
+	generate(t, tok, "b", hsm.PurposeSeal, hsm.AES256)
+	if err := hsm.CompareCopy(t.Context(), tok, "a", "a", true); err != nil {
+		t.Errorf("a key and itself: %v", err)
+	}
+	if err := hsm.CompareCopy(t.Context(), tok, "a", "a", false); err == nil || !strings.Contains(err.Error(), "CKA_TOKEN true") {
+		t.Errorf("a copy that stays and was not to: %v, want a refusal", err)
+	}
+	if err := hsm.CompareCopy(t.Context(), tok, "a", "b", true); err == nil || !strings.Contains(err.Error(), "differs in attribute 0x102") {
+		t.Errorf("another key: %v, want that its CKA_ID differs", err)
+	}
+}
+
 // Of two public keys that are left under one label the CKA_ID tells which one is meant.
 func TestDeleteOneOrphan(t *testing.T) {
 	t.Parallel()

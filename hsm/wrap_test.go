@@ -378,7 +378,7 @@ func TestUnwrapRefuses(t *testing.T) {
 		{"public key of another type", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.Type = hsm.RSA2048 }), nil, `a public key of type "ec-p256"`},
 		{"secret of another length", "k", hsm.PurposeSeal, "backup", changed(mac, func(w *hsm.WrappedKey) { w.Type, w.Purpose = hsm.AES128, hsm.PurposeSeal }), nil, "are not a key of type aes-128"},
 		{"too many octets", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.Wrapped = make([]byte, 4104) }), nil, "4104 bytes"},
-		{"public key in another form", "k", hsm.PurposeSign, "backup", changed(rsaKey, func(w *hsm.WrappedKey) { w.SPKI = withoutNull(t, w.SPKI) }), nil, "public key"},
+		{"public key in another form", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.SPKI = shifted(t, w.SPKI) }), nil, "not in its usual form"},
 		{"CKA_ID in capitals", "k", hsm.PurposeSign, "backup", changed(ec, func(w *hsm.WrappedKey) { w.ID = "AB" }), nil, "lower case"},
 		{"another purpose", "cert-sign", hsm.PurposeCertSign, "backup", ec, nil, "says that it is for sign, not for cert-sign"},
 		{"wrapping key for data", "k", hsm.PurposeSeal, "receiver", kek, nil, "says that it is for wrap, not for seal"},
@@ -418,23 +418,19 @@ func TestUnwrapRefuses(t *testing.T) {
 	}
 }
 
-// withoutNull is an RSA public key without the NULL that stands for its parameters.
-func withoutNull(t *testing.T, spki []byte) []byte {
+// shifted is an EC public key, with the same bits one to the left and the last one unused.
+func shifted(t *testing.T, spki []byte) []byte {
 	t.Helper()
 	var key struct {
-		Algorithm struct {
-			OID        asn1.ObjectIdentifier
-			Parameters asn1.RawValue
-		}
-		Key asn1.BitString
+		Algorithm asn1.RawValue
+		Key       asn1.BitString
 	}
 	if _, err := asn1.Unmarshal(spki, &key); err != nil {
 		t.Fatal(err)
 	}
-	der, err := asn1.Marshal(struct {
-		Algorithm struct{ OID asn1.ObjectIdentifier }
-		Key       asn1.BitString
-	}{struct{ OID asn1.ObjectIdentifier }{key.Algorithm.OID}, key.Key})
+	bits := new(big.Int).Lsh(new(big.Int).SetBytes(key.Key.Bytes), 1)
+	key.Key = asn1.BitString{Bytes: bits.FillBytes(make([]byte, len(key.Key.Bytes))), BitLength: key.Key.BitLength - 1}
+	der, err := asn1.Marshal(key)
 	if err != nil {
 		t.Fatal(err)
 	}
