@@ -75,6 +75,9 @@ func noArguments(c *urfave.Context) error {
 
 func modulePath(c *urfave.Context) (string, error) {
 	if path := c.Path("module"); path != "" {
+		if _, err := os.Stat(path); err != nil {
+			return "", cli.Device(fmt.Errorf("--module: %w: give the path of the HSM's PKCS#11 library", err))
+		}
 		return path, nil
 	}
 	return hsm.SoftHSMPath()
@@ -114,7 +117,7 @@ func withToken(c *urfave.Context, f func(*hsm.Token) error) (err error) {
 		return fmt.Errorf("stopped before the token was open: %w", context.Cause(c.Context))
 	}
 	if err != nil {
-		return err
+		return adviseOnLibrary(uri.ModulePath, err)
 	}
 	return f(token)
 }

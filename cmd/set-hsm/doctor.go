@@ -141,7 +141,7 @@ func (d *diagnosis) examine(c *urfave.Context) error {
 	}
 	d.Token, d.module = or(uri.Token, uri.Serial), uri.ModulePath
 	list, err := hsm.Tokens(c.Context, uri.ModulePath)
-	if err != nil {
+	if err = adviseOnLibrary(uri.ModulePath, err); err != nil {
 		d.add(severityError, "library", uri.ModulePath, err.Error(), "install the vendor's PKCS#11 library, or mend module-path in the URI")
 		return err
 	}

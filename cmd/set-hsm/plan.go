@@ -133,7 +133,7 @@ func planToken(c *urfave.Context, module string, t softhsmconfig.Token, done *[]
 func findOrMake(c *urfave.Context, module string, t softhsmconfig.Token) (info hsm.TokenInfo, made bool, err error) {
 	list, err := hsm.Tokens(c.Context, module)
 	if err != nil {
-		return hsm.TokenInfo{}, false, err
+		return hsm.TokenInfo{}, false, adviseOnLibrary(module, err)
 	}
 	labelled := slices.DeleteFunc(list, func(i hsm.TokenInfo) bool { return i.Label != t.Label })
 	switch len(labelled) {

@@ -111,7 +111,7 @@ func makeToken(c *urfave.Context, module, label, soSource, source string) (hsm.T
 	if errors.Is(err, hsm.ErrTokenExists) {
 		err = fmt.Errorf("%w: choose another --label, or use that one: set-hsm tokens lists them", err)
 	}
-	return info, err
+	return info, adviseOnWriting(module, err)
 }
 
 func tokens(c *urfave.Context) error {
@@ -124,7 +124,7 @@ func tokens(c *urfave.Context) error {
 	}
 	list, err := hsm.Tokens(c.Context, module)
 	if err != nil {
-		return err
+		return adviseOnLibrary(module, err)
 	}
 	if len(list) == 0 {
 		hint(c, "%s has no tokens: make one with set-hsm init, or see that its configuration (for SoftHSM, SOFTHSM2_CONF) is the right one", module)
