@@ -21,7 +21,7 @@ func adviseOnLibrary(module string, err error) error {
 		return err
 	}
 	if _, why := softHSMFolder(); why != nil {
-		return fmt.Errorf("%w: %w: set SOFTHSM2_CONF to the path of a file that says directories.tokendir = FOLDER, with a folder of your own", err, why)
+		return fmt.Errorf("%w: set SOFTHSM2_CONF to the path of a file that says directories.tokendir = FOLDER, with a folder of your own (%w)", why, err)
 	}
 	return err
 }
