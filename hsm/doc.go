@@ -24,18 +24,20 @@
 // A session that was closed, a login that has ended, a device that was pulled out, restarted or
 // replaced behind a network, a library that wants to be initialised again: each is noticed by the call
 // that meets it, and mended behind the callers' backs, by a new session, a new login, or the library's
-// initialisation, whichever is enough. A goroutine of its own tries, first after 25 ms and then ever
-// more seldom up to 0.8 s, until the token is back or closed; a library whose other tokens are at work
-// is left alone nine times as long as an attempt has taken. Callers wait up to 3 seconds. What may be
-// repeated is repeated: signatures, decryption, MACs, sealing (with another nonce), reading. The making
-// and the destruction of objects are not. A caller gets a result, or an error that matches
-// [ErrUnavailable] and says "device unavailable, retry".
+// initialisation, whichever is enough. A goroutine of its own tries, at once, after 25 ms and then ever
+// more seldom up to every 0.8 s, until the token is back or closed. The other tokens of the library wait
+// while it is initialised; so, where there are such, the next attempt waits nine times as long as the
+// last one has taken. Callers wait up to 3 seconds. What may be repeated is repeated: signatures,
+// decryption, MACs, sealing (with another nonce), reading. The making and the destruction of objects are
+// not. A caller gets a result, or an error that matches [ErrUnavailable] and says "device unavailable,
+// retry".
 //
 // After a loss every key is looked up again and compared with what was known of it: CKA_ID, public
 // key, usages, and for secret keys what they make of a known text. A handle is never carried over.
 //
 // The PIN is asked for again from its source when a login is needed. A PIN that the token has refused
-// is never sent again: callers get the *[PINError] until the source gives another.
+// is never sent again by this process, whoever opens the token: callers get the *[PINError] until the
+// source gives another.
 //
 // A library may hang. Calls run on goroutines of their own, and a caller leaves when its context ends
 // (bind a key with WithContext) or after 30 seconds; the call that hangs keeps its place until it
@@ -47,14 +49,15 @@
 // # What is checked
 //
 // A new key's attributes are read back, and a key that differs from what was asked for is destroyed.
-// Every signature is verified with the public key before it is returned, because a handle that has
-// outlived its session can name another key. Padding that the token does not decode as it must is
-// decoded here, in constant time.
+// A handle that has outlived its session can name another key. So every signature is verified with the
+// public key before it is returned, and what nobody can verify, such as a MAC, is made only after the
+// handle's CKA_ID and label were read in the same session. Padding that the token does not decode as it
+// must is decoded here, in constant time; a ciphertext is called bad only while a good one decrypts.
 //
 // # Limits
 //
-// At most 8 calls run on a device at a time, and on a token that is software twice as many as there are
-// processors, or as many as x-calls-max in the URI says; in the order in which they came, and none
-// beside the making of a key; the others wait, up to their context's end, or 30 seconds where there is none. See
-// [Observe] for how long they do.
+// At most 8 calls run on a device at a time, on a token that is software twice as many as there are
+// processors but no more than 16, or as many as x-calls-max in the URI says. The others wait in the order
+// in which they came, until their context ends, or 30 seconds where there is none. While a key is made
+// nothing else runs on its token. See [Observe] for how long calls wait.
 package hsm

@@ -17,7 +17,7 @@ type gate struct {
 
 func (g *gate) enter(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return noTurn(ctx, "not begun")
 	}
 	g.mu.Lock()
 	for g.opened != nil {

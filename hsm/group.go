@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,7 +69,7 @@ func OpenGroup(ctx context.Context, uris []URI, pin PINFunc) (*Group, error) {
 		for i, m := range g.members {
 			errs[i] = m.err
 		}
-		return nil, errors.Join(append(errs, g.Close())...)
+		return nil, several(append(errs, g.Close()))
 	}
 	for _, m := range g.members {
 		if m.token == nil {
@@ -129,7 +130,7 @@ func (g *Group) Ready(ctx context.Context) error {
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return several(errs)
 }
 
 // Key describes the private or secret key labelled label, as the first token that is there has it.
@@ -188,7 +189,7 @@ func findCopies(ctx context.Context, members []*member, label string, check func
 		c.keys[i] = k
 	}
 	if !found {
-		return nil, errors.Join(errs...)
+		return nil, several(errs)
 	}
 	return c, nil
 }
@@ -293,14 +294,31 @@ func do[T any](ctx context.Context, c *copies, what deed, f keyOp[T]) (done[T], 
 			end = time.Now().Add(lostSecondsMax * time.Second)
 		}
 		if time.Now().After(end) || !slices.Contains(out, nil) {
-			return done[T]{}, errors.Join(errs...)
+			return done[T]{}, several(errs)
 		}
 		select {
 		case <-time.After(groupPause):
 		case <-ctx.Done():
-			return done[T]{}, errors.Join(append(errs, context.Cause(ctx))...)
+			return done[T]{}, several(append(errs, context.Cause(ctx)))
 		}
 	}
+}
+
+// several are the errors of a group's tokens, in one line. None of nil is kept.
+func several(errs []error) error {
+	return severalErrors(slices.DeleteFunc(errs, func(err error) bool { return err == nil }))
+}
+
+type severalErrors []error
+
+func (e severalErrors) Unwrap() []error { return e }
+
+func (e severalErrors) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
 }
 
 // ofToken reports whether err is about one token, so that another one may do better.

@@ -101,15 +101,16 @@ func TestRefusedPINIsRemembered(t *testing.T) {
 	t.Parallel()
 	m := faults.New(t)
 	uri := parse(t, m.URI)
-	wrong := func(context.Context, string, string) ([]byte, error) { return []byte("000000"), nil }
-	for range 5 {
-		_, err := hsm.Open(t.Context(), uri, wrong)
+	for i := range 6 {
+		_, err := hsm.Open(t.Context(), uri, func(context.Context, string, string) ([]byte, error) {
+			return []byte([]string{"000000", "111111"}[i%2]), nil
+		})
 		if _, ok := errors.AsType[*hsm.PINError](err); !ok || errors.Is(err, hsm.ErrUnavailable) {
 			t.Errorf("opening with a wrong PIN: %v; want a *hsm.PINError", err)
 		}
 	}
-	if n := m.Logins(pkcs11.CKR_PIN_INCORRECT); n != 1 {
-		t.Errorf("%d PIN tries burnt, want 1", n)
+	if n := m.Logins(pkcs11.CKR_PIN_INCORRECT); n != 2 {
+		t.Errorf("%d PIN tries burnt by two wrong PINs, want 2", n)
 	}
 	if err := m.Open(t).Ready(t.Context()); err != nil {
 		t.Errorf("opened with the right PIN: %v", err)
@@ -272,4 +273,52 @@ func TestHangingGeneration(t *testing.T) {
 	})
 	release()
 	eventually(t, "signing again", func() bool { return sign.run(t.Context()) == nil })
+}
+
+// A person reads what happened, to what, and what to do, once, in one line.
+func TestErrorTexts(t *testing.T) {
+	t.Parallel()
+	a, b := faults.New(t), faults.New(t)
+	tokA := a.Open(t)
+	copyKeys(t, tokA, b.Open(t))
+	group := twoTokens(t, a, b)
+	sign, groupSign := operationsOf(t, tokA)[0], operationsOf(t, group)[0]
+	briefly := func(f func(context.Context) error) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Millisecond)
+		defer cancel()
+		return f(ctx)
+	}
+	errs := map[string]error{}
+	a.Hang(faults.Sign)
+	errs["hanging"] = briefly(sign.run)
+	a.Clear()
+	release := hsm.HoldSessions(tokA)
+	errs["busy"] = briefly(sign.run)
+	release()
+	a.Fail(faults.Sign, pkcs11.CKR_DEVICE_ERROR, faults.Forever)
+	errs["failing"] = sign.run(t.Context())
+	a.Clear()
+	a.Fail(faults.Initialize, pkcs11.CKR_GENERAL_ERROR, faults.Forever)
+	a.Finalize()
+	errs["not initialised"] = briefly(sign.run)
+	a.Pull()
+	b.Pull()
+	errs["pulled"] = briefly(sign.run)
+	errs["group"] = briefly(groupSign.run)
+	errs["group not ready"] = briefly(group.Ready)
+	for what, err := range errs {
+		if err == nil || !errors.Is(err, hsm.ErrUnavailable) {
+			t.Errorf("%s: %v; want unavailability", what, err)
+			continue
+		}
+		text := err.Error()
+		tokens := strings.Count(text, "token \"")
+		if n := strings.Count(text, hsm.ErrUnavailable.Error()); n < 1 || n > max(1, tokens) || strings.Contains(text, "\n") {
+			t.Errorf("%s: %q; want one line that says once for each token that it is unavailable", what, text)
+		}
+	}
+	_, err := hsm.Open(t.Context(), parse(t, faults.New(t).URI), func(context.Context, string, string) ([]byte, error) { return []byte("000000"), nil })
+	if err == nil || strings.Count(err.Error(), "token \"") != 1 {
+		t.Errorf("a wrong PIN: %v; want the token named once", err)
+	}
 }

@@ -415,11 +415,12 @@ func (t *Token) SetPIN(ctx context.Context, old, new []byte) error {
 // try when a lost token wants a login.
 func (t *token) changedPIN(old, new []byte) {
 	was, is := digestPIN(old), digestPIN(new)
-	var r refusal
+	t.m.pins.Lock()
+	delete(t.m.refusals, t.info.id()) // the new one may be among them
+	t.m.pins.Unlock()
 	if was != is {
-		r = refusal{was, &PINError{Token: t.info.Label}}
+		t.m.refuse(t.info.id(), refusal{was, &PINError{Token: t.info.Label}})
 	}
-	t.m.refuse(t.info.id(), r)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.pinDigest = is

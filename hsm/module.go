@@ -38,7 +38,7 @@ type module struct {
 	ours, foreign bool // guarded by admin
 
 	pins     sync.Mutex
-	refusals map[tokenID]refusal // guarded by pins; they outlive the open tokens
+	refusals map[tokenID][]refusal // guarded by pins; they outlive the open tokens
 }
 
 // tokenID tells the tokens of a library apart. Not by the serial number alone, because NSS has two tokens,
@@ -78,7 +78,7 @@ func loadModule(path string) (*module, error) {
 		return nil, err
 	}
 	m := &module{
-		path: canonical, lib: lib, direct: functions, open: map[tokenID]*token{}, refusals: map[tokenID]refusal{},
+		path: canonical, lib: lib, direct: functions, open: map[tokenID]*token{}, refusals: map[tokenID][]refusal{},
 		admin: make(mutex, 1), create: make(mutex, 1),
 	}
 	modules.byPath[canonical] = m
@@ -201,13 +201,13 @@ type mutex chan struct{}
 
 func (m mutex) lock(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return noTurn(ctx, "not begun")
 	}
 	select {
 	case m <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return noTurn(ctx, "the PKCS#11 library is being opened, or makes a key")
+		return noTurn(ctx, "somebody else administers the PKCS#11 library, or makes a key")
 	}
 }
 

@@ -139,37 +139,50 @@ func (t *Token) try(ctx context.Context, c call, f sessionFunc) (on *link, queue
 	}
 }
 
-// inside runs f, and gives back the place and leaves the gate when f has returned. If ctx ends
-// before, the caller goes without f.
+// inside runs f, and leaves the gate and gives back the place when f has returned.
 func (t *Token) inside(ctx context.Context, on *link, f sessionFunc) error {
+	_, err := attended(ctx, t, 1, func() (struct{}, error) {
+		defer func() { t.m.gate.leave(); <-t.places }()
+		return struct{}{}, t.withLink(on, f)
+	})
+	return err
+}
+
+// attended runs f, which holds so many places, and returns when f does. If ctx ends before, the caller
+// goes without f, and the places count as stuck until f returns.
+func attended[T any](ctx context.Context, t *Token, places int64, f func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
 	const running, returned, abandoned = 0, 1, 2
 	var state atomic.Int32
-	done := make(chan error, 1)
+	done := make(chan outcome, 1)
 	go func() {
-		err := t.withLink(on, f)
+		value, err := f()
 		if !state.CompareAndSwap(running, returned) {
-			t.stuck.Add(-1)
+			t.stuck.Add(-places)
 		}
-		t.m.gate.leave()
-		<-t.places
-		done <- err
+		done <- outcome{value, err}
 	}()
 	select {
-	case err := <-done:
-		return err
+	case o := <-done:
+		return o.value, o.err
 	case <-ctx.Done():
 		if !state.CompareAndSwap(running, abandoned) {
-			return <-done
+			o := <-done
+			return o.value, o.err
 		}
-		t.stuck.Add(1)
-		return noAnswer(ctx)
+		t.stuck.Add(places)
+		var none T
+		return none, noAnswer(ctx)
 	}
 }
 
 // takePlace waits until fewer calls run on the token than may.
 func (t *Token) takePlace(ctx context.Context) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return noTurn(ctx, "not begun")
 	}
 	if int(t.stuck.Load()) >= cap(t.places) {
 		return fmt.Errorf("%d calls of the PKCS#11 library have not returned: if they never do, restart the program: %w",
@@ -271,10 +284,6 @@ func (t *token) loggedIn(sh pkcs11.SessionHandle) bool {
 // SoftHSM fails to make a key, and leaves the torso of one, when another session searches the token
 // meanwhile. When ctx ends f goes on by itself.
 func creating[T any](ctx context.Context, t *Token, f func() (T, error)) (T, error) {
-	type outcome struct {
-		value T
-		err   error
-	}
 	var none T
 	// Only one waits for all places at a time, so that two never wait for each other's last one.
 	if err := t.m.create.lock(ctx); err != nil {
@@ -285,30 +294,10 @@ func creating[T any](ctx context.Context, t *Token, f func() (T, error)) (T, err
 		t.m.create.unlock()
 		return none, err
 	}
-	const running, returned, abandoned = 0, 1, 2
-	var state atomic.Int32
-	all := int64(cap(t.places))
-	done := make(chan outcome, 1)
-	go func() {
-		value, err := f()
-		if !state.CompareAndSwap(running, returned) {
-			t.stuck.Add(-all)
-		}
-		leave()
-		t.m.create.unlock()
-		done <- outcome{value, err}
-	}()
-	select {
-	case o := <-done:
-		return o.value, o.err
-	case <-ctx.Done():
-		if !state.CompareAndSwap(running, abandoned) {
-			o := <-done
-			return o.value, o.err
-		}
-		t.stuck.Add(all)
-		return none, noAnswer(ctx)
-	}
+	return attended(ctx, t, int64(cap(t.places)), func() (T, error) {
+		defer func() { leave(); t.m.create.unlock() }()
+		return f()
+	})
 }
 
 func (t *Token) enterAlone(ctx context.Context) (leave func(), err error) {

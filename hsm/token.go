@@ -17,11 +17,15 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-const randomBytesMax = 1 << 20
+const (
+	randomBytesMax = 1 << 20
+	// refusalsMax bounds the PINs that are remembered of one token, which locks long before.
+	refusalsMax = 100
+)
 
 // PINFunc returns the PIN of the token labelled token from source, the pin-source of its URI. The
 // result is cleared after use. It is called again when a lost token wants a login, at any time until
-// the token is closed; a PIN that the token has refused is not tried again.
+// the last Token of the device is closed; a PIN that the token has refused is not tried again.
 type PINFunc func(ctx context.Context, source, token string) ([]byte, error)
 
 // Token is an open token. It may be used by several goroutines at once.
@@ -49,7 +53,7 @@ type token struct {
 	load   atomic.Int64  // calls that wait or run
 	stuck  atomic.Int64  // calls that run although nobody waits for them any more
 
-	link      atomic.Pointer[link] // nil while the device is lost; set with mu held
+	link      atomic.Pointer[link] // nil while the device is lost; mu is held for its loss
 	mu        sync.Mutex
 	recovery  *recovery // nil unless one runs
 	ended     bool      // the last Token is closed: no recovery begins
@@ -59,7 +63,7 @@ type token struct {
 	pinDigest [sha256.Size]byte
 }
 
-// refusal is the last PIN that a token did not take, and what it said.
+// refusal is a PIN that a token did not take, and what it said.
 type refusal struct {
 	digest [sha256.Size]byte
 	err    error
@@ -120,6 +124,9 @@ func (m *module) openToken(ctx context.Context, uri URI, pin PINFunc) (*Token, e
 		err = connect()
 	} else {
 		err = m.alone(connect)
+	}
+	if _, ok := errors.AsType[*PINError](err); ok {
+		return nil, err // which names the token
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open token %q: %w", slot.info.Label, err)
@@ -273,8 +280,10 @@ func (t *token) logInWith(sh pkcs11.SessionHandle, slot uint, pin []byte) error 
 func (t *token) refusedBefore(digest [sha256.Size]byte) error {
 	t.m.pins.Lock()
 	defer t.m.pins.Unlock()
-	if r := t.m.refusals[t.info.id()]; r.err != nil && hmac.Equal(digest[:], r.digest[:]) {
-		return r.err
+	for _, r := range t.m.refusals[t.info.id()] {
+		if hmac.Equal(digest[:], r.digest[:]) {
+			return r.err
+		}
 	}
 	return nil
 }
@@ -282,7 +291,8 @@ func (t *token) refusedBefore(digest [sha256.Size]byte) error {
 func (m *module) refuse(id tokenID, r refusal) {
 	m.pins.Lock()
 	defer m.pins.Unlock()
-	m.refusals[id] = r
+	old := m.refusals[id]
+	m.refusals[id] = append(old[max(0, len(old)+1-refusalsMax):], r)
 }
 
 // pinError says what the token tells about a refused login.
