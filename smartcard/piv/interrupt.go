@@ -33,6 +33,12 @@ func (e *InterruptedError) Error() string {
 // Unwrap gives what happened.
 func (e *InterruptedError) Unwrap() error { return e.Err }
 
+// refusedWith says if the card refused, with this status, to use a key.
+func refusedWith(err error, s smartcard.Status) bool {
+	var interrupted *InterruptedError
+	return errors.Is(err, s) && !errors.As(err, &interrupted)
+}
+
 // lost says if err is of the way to the card, or of an answer that is none: not
 // a refusal by the card.
 func lost(err error) bool {

@@ -131,6 +131,9 @@ func interrupted(t *testing.T, plastic *virtual.Card, public *rsa.PublicKey, n i
 	if isLost && lost.KeyUsed != struckKey || signed > 0 && err != nil && !isLost && fault.answer == nil {
 		t.Errorf("%s: got %v although the key was used %d times", pair, err, signed)
 	}
+	if err != nil && transport.struck[1] == 0xC0 && (!isLost || !lost.KeyUsed) {
+		t.Errorf("%s: got %v, want that the key was used", pair, err)
+	}
 	// A PIN that the card has accepted once may go out again, after a reset.
 	if limit := map[bool]int{false: 1, true: 2}[proven || transport.struck[1] == 0x87]; transport.pins > limit {
 		t.Errorf("%s: the PIN was sent %d times", pair, transport.pins)

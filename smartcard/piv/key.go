@@ -175,7 +175,7 @@ func (k *privateKey) Decrypt(_ io.Reader, msg []byte, opts crypto.DecrypterOpts)
 	}
 	block, err := k.operate(tagChallenge, msg)
 	if err != nil {
-		if errors.Is(err, smartcard.StatusWrongData) { // a number beyond the modulus
+		if refusedWith(err, smartcard.StatusWrongData) { // a number beyond the modulus
 			return nil, rsa.ErrDecryption
 		}
 		return nil, err
@@ -224,9 +224,11 @@ func (tx *Tx) usePrivateKey(slot Slot, a Algorithm, tag iso7816.Tag, in []byte) 
 	body := iso7816.AppendTLV(nil, tagResponse, nil)
 	body = iso7816.AppendTLV(body, tag, in)
 	what := fmt.Sprintf("use the key of slot %v", slot)
-	complete := false // once all of the command has been sent
+	complete := false  // once all of the command has been sent
+	answering := false // once the card has begun to answer
 	r, err := iso7816.Exchange(func(apdu []byte) ([]byte, error) {
 		complete = complete || apdu[0]&iso7816.ClassChaining == 0
+		answering = answering || apdu[1] != insAuthenticate
 		return tx.card.transport.Transmit(tx.ctx, apdu)
 	}, iso7816.Command{
 		INS: insAuthenticate, P1: byte(a), P2: byte(slot),
@@ -237,7 +239,11 @@ func (tx *Tx) usePrivateKey(slot Slot, a Algorithm, tag iso7816.Tag, in []byte) 
 	}
 	if err := smartcard.Status(r.SW).Err(); err != nil {
 		clear(r.Data)
-		return nil, fmt.Errorf("piv: %s: %w", what, err)
+		err = fmt.Errorf("piv: %s: %w", what, err)
+		if answering { // GET RESPONSE failed: the rest of the answer is lost
+			return nil, &InterruptedError{Slot: slot, KeyUsed: true, Err: err}
+		}
+		return nil, err
 	}
 	out, err := insideTemplate(r.Data, tagResponse)
 	if err != nil {

@@ -120,7 +120,7 @@ func (s *Session) operator(slot Slot, public crypto.PublicKey) func(iso7816.Tag,
 		use := func(tx *Tx) ([]byte, error) { return tx.usePrivateKey(slot, a, tag, in) }
 		if slot == SlotCardAuthentication && !s.pinFor9E {
 			out, err := s.operate(slot, false, use)
-			if !errors.Is(err, smartcard.StatusSecurity) {
+			if !refusedWith(err, smartcard.StatusSecurity) {
 				return out, err
 			}
 			s.pinFor9E = true // its issuer has given this key another policy
