@@ -25,7 +25,8 @@ var ErrNoPIV = errors.New("piv: this is no PIV card")
 // Options are what a caller may choose about a Card.
 type Options struct {
 	// Extended makes the card be spoken to in APDUs of extended length: fewer of
-	// them, but not every card and reader takes them.
+	// them, but not every card and reader takes them. Of the card its ATR tells:
+	// iso7816.ParseATR.
 	Extended bool
 }
 
