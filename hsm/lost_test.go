@@ -322,3 +322,51 @@ func TestErrorTexts(t *testing.T) {
 		t.Errorf("a wrong PIN: %v; want the token named once", err)
 	}
 }
+
+// A lost login needs no more than a new login: the library's other users are not disturbed.
+func TestLoginIsMendedAlone(t *testing.T) {
+	t.Parallel()
+	m := faults.New(t)
+	sign := signer(t, m.Open(t), "k")
+	before, logins := m.Calls(faults.Initialize), m.Logins(pkcs11.CKR_OK)
+	for _, lose := range []func(){m.LogOut, m.CloseSessions} {
+		lose()
+		if err := sign.run(t.Context()); err != nil {
+			t.Errorf("signing after the login was lost: %v", err)
+		}
+	}
+	if n := m.Calls(faults.Initialize) - before; n != 0 || m.Logins(pkcs11.CKR_OK) == logins {
+		t.Errorf("%d initialisations and %d logins, want none, and some", n, m.Logins(pkcs11.CKR_OK)-logins)
+	}
+}
+
+// Another key under the same label is not taken for the one that was there.
+func TestReplacedKeyIsNotUsed(t *testing.T) {
+	t.Parallel()
+	m := faults.New(t)
+	tok := m.Open(t)
+	sign := signer(t, tok, "k")
+	if err := tok.DeleteKey(t.Context(), "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	generate(t, tok, "k", hsm.PurposeSign, hsm.ECP256)
+	m.CloseSessions()
+	if err := sign.run(t.Context()); err == nil || errors.Is(err, hsm.ErrUnavailable) || !strings.Contains(err.Error(), "another key under this label") {
+		t.Errorf("signing with a key that was replaced: %v; want that it is another one", err)
+	}
+}
+
+// Some libraries leave a failed operation pending in its session: it is not used again.
+func TestFailedSessionIsClosed(t *testing.T) {
+	t.Parallel()
+	m := faults.New(t)
+	sign := signer(t, m.Open(t), "k")
+	before := m.Calls(faults.CloseSession)
+	m.Fail(faults.Sign, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, 1)
+	if err := sign.run(t.Context()); err == nil || errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("signing: %v; want the token's refusal", err)
+	}
+	if n := m.Calls(faults.CloseSession) - before; n != 1 {
+		t.Errorf("%d sessions were closed, want the one that has failed", n)
+	}
+}

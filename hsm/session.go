@@ -119,6 +119,10 @@ func (t *Token) try(ctx context.Context, c call, f sessionFunc) (on *link, queue
 	start := time.Now()
 	t.load.Add(1)
 	defer t.load.Add(-1)
+	// A lost device is waited for here, or each of the few who have a place would make the others wait.
+	if _, err := t.linked(ctx, c.impatient); err != nil {
+		return nil, 0, err
+	}
 	if err := t.takePlace(ctx); err != nil {
 		return nil, 0, err
 	}
