@@ -6,7 +6,8 @@
 // of keys, management key, reset). Used as a [smartcard.Card] it needs nothing
 // else; to be reached by every program of the machine through PC/SC it is
 // plugged into a virtual reader with [Plug], and [StartHost] makes such readers
-// with a pcscd of their own that leaves the system's alone.
+// with a pcscd of their own that leaves the system's alone. [Card.Keep] and [Load]
+// keep a card in an encrypted file, and [Slow] makes it take its time.
 //
 // Its keys lie in the memory of the process and its arithmetic is not hardened
 // against anyone who can measure it. It keeps no secret that is worth money.

@@ -368,3 +368,32 @@ func TestRetiredSlots(t *testing.T) {
 		{"00cb3fff055c035fc11f00", smartcard.StatusNotFound},
 	})
 }
+
+// FuzzManaged sends a command of the fuzzer's choice to a card that has accepted
+// its management key.
+func FuzzManaged(f *testing.F) {
+	for _, seed := range []string{
+		"0047009a05ac03800111", "0047009a0bac098001e0aa0102ab0101", "00db3fff0a5c035fc1095303010203",
+		"00fe119a220620" + "0707070707070707070707070707070707070707070707070707070707070707",
+		"00fe069a0f0101030201050301010401010501ff", "00ffffff13089b10000102030405060708090a0b0c0d0e0f", "00f99a00", "00fa0303",
+	} {
+		f.Add(unhex(f, seed))
+	}
+	f.Fuzz(func(t *testing.T, apdu []byte) {
+		if len(apdu) > 4 && apdu[1] == 0x47 && bytes.ContainsAny(apdu[4:], "\x05\x06\x07\x16") {
+			return // RSA keys take too long to make
+		}
+		c := administered(t, virtual.Firmware57)
+		answer, err := c.Transmit(t.Context(), apdu)
+		if err != nil || len(answer) < 2 {
+			t.Fatalf("%x: got %x, %v", apdu, answer, err)
+		}
+		contents, err := c.Contents()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := virtual.CheckState(contents); err != nil {
+			t.Errorf("%x: the card could not be loaded again: %v", apdu, err)
+		}
+	})
+}
