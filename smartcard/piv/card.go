@@ -100,6 +100,7 @@ type Tx struct {
 	template      []byte // what SELECT answered
 	pinUsed       bool
 	authenticated bool
+	lastTry       bool
 }
 
 // end clears the card's security state and ends the transaction. A card that is

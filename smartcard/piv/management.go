@@ -237,7 +237,8 @@ func (tx *Tx) FactoryReset() error {
 	if err := block(func(wrong []byte) error { return tx.VerifyPIN(wrong) }); err != nil {
 		return err
 	}
-	if err := block(func(wrong []byte) error { return tx.ChangePUK(wrong, wrong) }); err != nil {
+	changePUK := func(wrong []byte) error { return tx.replace("PUK", insChangeReference, refPUK, wrong, wrong) }
+	if err := block(changePUK); err != nil {
 		return err
 	}
 	_, err = tx.command("reset the card", iso7816.Command{INS: insReset})

@@ -295,6 +295,49 @@ func TestPINManagement(t *testing.T) {
 	})
 }
 
+// TestLastTry checks that neither PIN nor PUK lose their last try unasked.
+func TestLastTry(t *testing.T) {
+	card, recorder := newCard(t)
+	wrong, other := []byte("00000000"), []byte("24681357")
+	do(t, card, func(tx *piv.Tx) error {
+		for left := 2; left > 0; left-- {
+			wantPINError(t, tx.ChangePIN(wrong, other), left)
+			wantPINError(t, tx.UnblockPIN(wrong, other), left)
+		}
+		recorder.Take()
+		for name, err := range map[string]error{
+			"PIN":     tx.ChangePIN([]byte(factoryPIN), other),
+			"PUK":     tx.ChangePUK([]byte(factoryPUK), other),
+			"unblock": tx.UnblockPIN([]byte(factoryPUK), other),
+		} {
+			if !errors.Is(err, piv.ErrLastTry) {
+				t.Errorf("%s: got %v, want ErrLastTry", name, err)
+			}
+		}
+		records := recorder.Take()
+		if n := count(records, 0x24) + count(records, 0x2C); n > 0 {
+			t.Errorf("%d commands with a PIN or PUK were sent", n)
+		}
+		tx.AllowLastTry()
+		wantPINError(t, tx.ChangePIN(wrong, other), 0)
+		wantPINError(t, tx.ChangePIN(wrong, other), 0)
+		if n := count(recorder.Take(), 0x24); n != 1 {
+			t.Errorf("a blocked PIN was sent: %d commands, want 1", n)
+		}
+		return tx.UnblockPIN([]byte(factoryPUK), other)
+	})
+	do(t, card, func(tx *piv.Tx) error { return tx.VerifyPIN(other) })
+
+	// Of a card that doesn't tell, nothing is known, and the PUK is sent.
+	silent := piv.New(plain{virtual.NewCard()}, piv.Options{})
+	do(t, silent, func(tx *piv.Tx) error {
+		for left := 2; left >= 0; left-- {
+			wantPINError(t, tx.ChangePUK(wrong, other), left)
+		}
+		return nil
+	})
+}
+
 func TestFactoryReset(t *testing.T) {
 	card, recorder := newCard(t)
 	generate(t, card, piv.SlotSignature, piv.ECDSAP256)

@@ -53,8 +53,9 @@ func (tx *Tx) PINTries() (int, error) {
 	return 0, fmt.Errorf("piv: PIN tries: %w", status)
 }
 
-// VerifyPIN proves the PIN to the card. A wrong one costs a try and gives a
-// *smartcard.PINError. The card forgets it at the end of the transaction.
+// VerifyPIN proves the PIN to the card. A wrong one costs a try, be it the last,
+// and gives a *smartcard.PINError: ask PINTries first, or use a Session. The card
+// forgets it at the end of the transaction.
 func (tx *Tx) VerifyPIN(pin []byte) error {
 	padded, err := pad(pin)
 	if err != nil {
@@ -65,19 +66,60 @@ func (tx *Tx) VerifyPIN(pin []byte) error {
 	return tx.prove("PIN", iso7816.Command{INS: insVerify, P2: refPIN, Data: padded})
 }
 
+// AllowLastTry lets this transaction change PIN and PUK even with the last try
+// that is left for the old one. Without it they fail with ErrLastTry then.
+func (tx *Tx) AllowLastTry() { tx.lastTry = true }
+
 // ChangePIN replaces the PIN.
 func (tx *Tx) ChangePIN(old, new []byte) error {
+	n, err := tx.PINTries()
+	if err == nil {
+		err = tx.checkTries("PIN", n)
+	}
+	if err != nil {
+		return err
+	}
 	return tx.replace("PIN", insChangeReference, refPIN, old, new)
 }
 
 // ChangePUK replaces the PUK.
 func (tx *Tx) ChangePUK(old, new []byte) error {
+	if err := tx.checkPUK(); err != nil {
+		return err
+	}
 	return tx.replace("PUK", insChangeReference, refPUK, old, new)
 }
 
 // UnblockPIN sets a new PIN by means of the PUK.
 func (tx *Tx) UnblockPIN(puk, new []byte) error {
+	if err := tx.checkPUK(); err != nil {
+		return err
+	}
 	return tx.replace("PUK", insResetRetries, refPIN, puk, new)
+}
+
+// checkPUK looks at the tries of the PUK. Not every card tells them.
+func (tx *Tx) checkPUK() error {
+	info, err := tx.PUKInfo()
+	switch {
+	case lost(err):
+		return err
+	case err != nil:
+		return nil
+	}
+	return tx.checkTries("PUK", info.TriesLeft)
+}
+
+// checkTries refuses the last try without consent, and saves a blocked secret the
+// question.
+func (tx *Tx) checkTries(reference string, left int) error {
+	switch {
+	case left == 0:
+		return fmt.Errorf("piv: %w", smartcard.NewPINError(reference, smartcard.StatusBlocked))
+	case left == 1 && !tx.lastTry:
+		return fmt.Errorf("piv: %s: %w", reference, ErrLastTry)
+	}
+	return nil
 }
 
 // replace sets a new PIN or PUK. reference is what proves the right to.

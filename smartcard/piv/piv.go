@@ -16,7 +16,7 @@
 //     after the card has told how many tries are left.
 //   - A wrong PIN is reported and never tried again. Nor is one whose answer was
 //     lost before the card had accepted it once.
-//   - The last try is not used unless the caller has said so.
+//   - The last try, of PIN or PUK, is not used unless the caller has said so.
 //   - It is cleared from memory when the session is closed, and when it was wrong.
 //
 // A [Tx] gives the same keys inside a transaction, to a caller who verifies the

@@ -37,9 +37,9 @@ type SessionConfig struct {
 
 // Errors of a session, besides *smartcard.PINError.
 var (
-	// ErrLastTry means that only one try is left and was not used: a second
-	// mistake would block the card.
-	ErrLastTry = errors.New("only one PIN try is left; it is not used without explicit consent")
+	// ErrLastTry means that only one try, of PIN or PUK, is left and was not used: a
+	// mistake would block it.
+	ErrLastTry = errors.New("only one try is left; it is not used without explicit consent")
 
 	// ErrWrongKey means that the card's result doesn't fit the public key: another
 	// card, or a key that was generated anew.
