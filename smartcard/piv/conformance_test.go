@@ -2,9 +2,12 @@ package piv_test
 
 import (
 	"cmp"
+	"context"
 	"encoding/hex"
 	"flag"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/setkit/setkit/smartcard"
@@ -64,16 +67,98 @@ func openReader(t testing.TB, name string) *pcsc.Card {
 	return card
 }
 
+// mutantName makes the test binary test one of the mutants, and fail.
+const mutantName = "PIV_TEST_MUTANT"
+
 // TestConformanceOfOthers tests cards that differ from the usual virtual one:
 // with newer algorithms, and with nothing but the standard.
 func TestConformanceOfOthers(t *testing.T) {
-	for name, card := range map[string]smartcard.Card{
+	cards := map[string]smartcard.Card{
 		"newest": virtual.New(virtual.Firmware57),
 		"plain":  plain{virtual.NewCard()},
-	} {
+	}
+	if name := os.Getenv(mutantName); name != "" {
+		cards = map[string]smartcard.Card{"mutant": mutant{virtual.NewCard(), mutants[name].change}}
+	}
+	for name, card := range cards {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cardtest.Conformance(t, func(testing.TB) smartcard.Card { return card })
+		})
+	}
+}
+
+// A mutant is a card that breaks the standard in one point.
+type mutant struct {
+	*virtual.Card
+	change func(c *virtual.Card, cmd []byte, next func([]byte) []byte) []byte
+}
+
+func (m mutant) Transmit(ctx context.Context, cmd []byte) (answer []byte, err error) {
+	answer = m.change(m.Card, cmd, func(cmd []byte) []byte {
+		var a []byte
+		a, err = m.Card.Transmit(ctx, cmd)
+		return a
+	})
+	return answer, err
+}
+
+// mutants, and the part of the suite that has to notice each.
+var mutants = map[string]struct {
+	noticedBy string
+	change    func(c *virtual.Card, cmd []byte, next func([]byte) []byte) []byte
+}{
+	"keeps a PIN that was withdrawn": {"PIN", func(_ *virtual.Card, cmd []byte, next func([]byte) []byte) []byte {
+		if cmd[1] == 0x20 && cmd[2] == 0xFF {
+			return []byte{0x90, 0x00}
+		}
+		return next(cmd)
+	}},
+	"forgets the PIN when PIV is selected again": {"PIN", func(c *virtual.Card, cmd []byte, next func([]byte) []byte) []byte {
+		if cmd[1] == 0xA4 {
+			c.Reset()
+		}
+		return next(cmd)
+	}},
+	"signs with 9c without a new PIN": {"keys", func(_ *virtual.Card, cmd []byte, next func([]byte) []byte) []byte {
+		if cmd[1] == 0x87 && cmd[3] == 0x9C {
+			next(append([]byte{0x00, 0x20, 0x00, 0x80, 0x08}, factoryPIN+"\xff\xff"...))
+		}
+		return next(cmd)
+	}},
+	"lets anyone write": {"refuse", func(_ *virtual.Card, cmd []byte, next func([]byte) []byte) []byte {
+		if cmd[1] == 0xDB {
+			next(cmd)
+			return []byte{0x90, 0x00}
+		}
+		return next(cmd)
+	}},
+	"loses a byte of a long answer": {"objects", func(_ *virtual.Card, cmd []byte, next func([]byte) []byte) []byte {
+		answer := next(cmd)
+		if cmd[1] == 0xC0 && len(answer) > 2 {
+			answer[0] ^= 1
+		}
+		return answer
+	}},
+	"takes any management key": {"management_key", func(_ *virtual.Card, cmd []byte, next func([]byte) []byte) []byte {
+		if answer := next(cmd); cmd[1] != 0x87 || cmd[3] != 0x9B || answer[0] != 0x69 {
+			return answer
+		}
+		return append(append([]byte{0x7C, 0x0A, 0x82, 0x08}, make([]byte, 8)...), 0x90, 0x00)
+	}},
+}
+
+// TestConformanceNotices runs the suite on cards with a fault each.
+func TestConformanceNotices(t *testing.T) {
+	for name, m := range mutants {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(os.Args[0], "-test.run=^TestConformanceOfOthers$")
+			cmd.Env = append(os.Environ(), mutantName+"="+name)
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "--- FAIL: TestConformanceOfOthers/mutant/"+m.noticedBy+" ") {
+				t.Errorf("got %v, want a failure of %s:\n%s", err, m.noticedBy, out)
+			}
 		})
 	}
 }
