@@ -9,8 +9,10 @@ import (
 
 var (
 	// ErrUnavailable matches every error that means the token cannot be used at present: no library,
-	// no token, a lost session, a device error, or too many callers. Trying later may help.
-	ErrUnavailable = errors.New("device unavailable, retry")
+	// no token, a lost session, a device error, or too many callers. Trying later may help. In its
+	// tree is one with a method Unavailable() bool that returns true, for those who do not import
+	// this package.
+	ErrUnavailable error = unavailable{}
 
 	// ErrNotFound matches the error for a key that is not in its token.
 	ErrNotFound = errors.New("key not found")
@@ -28,6 +30,11 @@ var (
 	// associated data, or that was changed since.
 	ErrNotAuthentic = errors.New("sealed data are not authentic")
 )
+
+type unavailable struct{}
+
+func (unavailable) Error() string     { return "device unavailable, retry" }
+func (unavailable) Unavailable() bool { return true }
 
 // Tries is what a token tells about the tries left for its PIN. No token tells their number.
 type Tries int
@@ -103,6 +110,9 @@ func (e *callError) Is(target error) bool {
 	l := codes[e.code].loss
 	return target == ErrUnavailable && (l == lossSession || l == lossDevice)
 }
+
+// Unavailable tells those who do not import this package; see ErrUnavailable.
+func (e *callError) Unavailable() bool { return e.Is(ErrUnavailable) }
 
 // named gives the error of a PKCS#11 function the function's name.
 func named(function string, err error) error {

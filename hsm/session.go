@@ -57,6 +57,7 @@ func (e *lostError) Error() string {
 }
 func (e *lostError) Unwrap() error        { return e.err }
 func (e *lostError) Is(target error) bool { return target == ErrUnavailable }
+func (e *lostError) Unavailable() bool    { return true }
 
 // call says how a call is made and, for those who count, what it does.
 type call struct {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/roles/ca/ceremony"
 )
 
@@ -98,7 +99,7 @@ func holdCeremony(c *urfave.Context) error {
 	}
 	ctx, stop := undisturbed(c.Context)
 	defer stop()
-	keys := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	keys := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer keys.Close()
 	var notice io.Writer = c.App.Writer
 	if c.Bool("json") {

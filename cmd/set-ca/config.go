@@ -12,6 +12,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/roles/ca"
 	"github.com/setkit/setkit/roles/finnet"
@@ -150,7 +151,7 @@ func load(c *urfave.Context) (*config, error) {
 // opener makes the parts of a CA from their configuration.
 type opener struct {
 	ctx      context.Context
-	ring     *cli.Keyring
+	ring     *keyring.Ring
 	stdin    io.Reader
 	stderr   io.Writer
 	verifier *pki.Verifier
@@ -158,7 +159,7 @@ type opener struct {
 }
 
 // open opens keys and database.
-func (cfg *config) open(c *urfave.Context, ring *cli.Keyring, issuer *finnet.Client, log *slog.Logger) (*ca.CA, func() error, error) {
+func (cfg *config) open(c *urfave.Context, ring *keyring.Ring, issuer *finnet.Client, log *slog.Logger) (*ca.CA, func() error, error) {
 	o := &opener{ctx: c.Context, ring: ring, stdin: c.App.Reader, stderr: c.App.ErrWriter}
 	config, err := o.config(cfg)
 	if err != nil {

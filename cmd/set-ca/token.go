@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto"
 
-	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/roles/ca/ceremony"
 )
 
 // tokenOpener opens tokens by their plain names.
-func tokenOpener(keys *cli.Keyring, uris map[string]string) func(context.Context, string) (ceremony.Token, error) {
+func tokenOpener(keys *keyring.Ring, uris map[string]string) func(context.Context, string) (ceremony.Token, error) {
 	return func(ctx context.Context, name string) (ceremony.Token, error) {
 		t, err := keys.Token(ctx, uris[name])
 		if err != nil {

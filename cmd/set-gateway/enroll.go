@@ -5,7 +5,7 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/roles/set"
@@ -16,7 +16,7 @@ func enroll(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	if err := party.EnsureKey(c.Context, ring, cfg.SealKey, hsm.PurposeSeal, hsm.AES256); err != nil {
 		return err

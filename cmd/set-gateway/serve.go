@@ -9,6 +9,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/gateway"
@@ -21,12 +22,12 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
-	stop, err := cli.ServeMetrics(cfg.Metrics, log)
+	stop, err := keyring.ServeMetrics(cfg.Metrics, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	endpoint, err := cfg.Identity.Endpoint(c.Context, ring, cfg.Trust, pki.Pgwy)
 	if err != nil {

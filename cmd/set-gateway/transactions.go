@@ -7,6 +7,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/roles/gateway"
 )
 
@@ -18,7 +19,7 @@ func transactions(c *urfave.Context) (err error) {
 	if c.Int("limit") < 1 {
 		return cli.Usage(errors.New("--limit: want at least 1"))
 	}
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	sealer, err := ring.Sealer(c.Context, cfg.SealKey)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/hsm"
 	urfave "github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -110,7 +111,7 @@ func withToken(c *urfave.Context, f func(*hsm.Token) error) (err error) {
 	if err != nil {
 		return err
 	}
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	token, err := ring.Token(c.Context, uri.String())
 	if err != nil && c.Context.Err() != nil { // as at the prompt for the PIN

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/hsm"
 	urfave "github.com/urfave/cli/v2"
 )
@@ -153,7 +154,7 @@ func (d *diagnosis) examine(c *urfave.Context) error {
 	if !d.checkToken(info, uri) {
 		return nil
 	}
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	token, err := ring.Token(c.Context, uri.String())
 	if err == nil {
 		d.add(severityOK, "pin", d.Token, "the token takes the PIN", "")

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/hsm"
 	softhsmconfig "github.com/setkit/setkit/softhsm-config"
 	urfave "github.com/urfave/cli/v2"
@@ -121,7 +122,7 @@ func planToken(c *urfave.Context, module string, t softhsmconfig.Token, done *[]
 	if len(t.Keys) == 0 {
 		return nil
 	}
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	uri := hsm.URI{Token: t.Label, Serial: info.Serial, ModulePath: module, PINSource: or(t.PINSource, "prompt:")}
 	token, err := ring.Token(c.Context, uri.String())
 	if err == nil {

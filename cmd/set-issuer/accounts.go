@@ -12,6 +12,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/roles/issuer"
@@ -20,7 +21,7 @@ import (
 
 // open opens the issuer that the configuration describes. The caller calls close.
 func (cfg *config) open(c *urfave.Context, log *slog.Logger) (i *issuer.Issuer, closeAll func() error, err error) {
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, ring.Close())
@@ -65,7 +66,7 @@ func initKeys(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	if err := party.EnsureKey(c.Context, ring, cfg.LookupKey, hsm.PurposeMAC, hsm.HMACSHA256); err != nil {
 		return fmt.Errorf("lookup-key: %w", err)

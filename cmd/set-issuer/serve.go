@@ -12,6 +12,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/roles/issuer"
 )
 
@@ -26,7 +27,7 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
-	stop, err := cli.ServeMetrics(cfg.Metrics, log)
+	stop, err := keyring.ServeMetrics(cfg.Metrics, log)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/roles/set"
 )
 
@@ -14,7 +14,7 @@ func enroll(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	who := set.IDData{MerchantAcquirerID: &set.MerchantAcquirerID{MerchantBIN: cfg.AcquirerBIN, MerchantID: cfg.MerchantID}}
 	return cfg.Identity.Enroll(c.Context, ring, cfg.Trust, cfg.Enrolment, set.MerInitialBoth, who, c.App.Reader, c.App.Writer, c.App.ErrWriter)

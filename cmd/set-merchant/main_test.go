@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest"
 	"github.com/setkit/setkit/roles/merchant"
@@ -271,7 +272,7 @@ func isReady(url string) bool {
 // checkKeys reads from the token what its keys may do.
 func checkKeys(t *testing.T) {
 	t.Helper()
-	ring := cli.NewKeyring(strings.NewReader(""), io.Discard)
+	ring := keyring.New(strings.NewReader(""), io.Discard)
 	defer ring.Close()
 	token := must[*hsm.Token](t)(ring.Token(t.Context(),
 		"pkcs11:token=merchant?module-path="+os.Getenv("SET_PKCS11_MODULE")+"&pin-source=env:SET_MERCHANT_PIN"))

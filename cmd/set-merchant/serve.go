@@ -9,6 +9,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/roles/merchant"
 	"github.com/setkit/setkit/roles/set"
@@ -21,12 +22,12 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log := cli.NewLogger(c.App.ErrWriter, slog.LevelInfo)
-	stop, err := cli.ServeMetrics(cfg.Metrics, log)
+	stop, err := keyring.ServeMetrics(cfg.Metrics, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	ring := cli.NewKeyring(c.App.Reader, c.App.ErrWriter)
+	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	store, err := merchant.OpenStore(c.Context, cfg.Database)
 	if err != nil {
@@ -46,7 +47,7 @@ func serve(c *urfave.Context) (err error) {
 }
 
 // merchant makes the merchant that the configuration describes.
-func (cfg *config) merchant(ctx context.Context, ring *cli.Keyring, store *merchant.Store, log *slog.Logger) (*merchant.Merchant, error) {
+func (cfg *config) merchant(ctx context.Context, ring *keyring.Ring, store *merchant.Store, log *slog.Logger) (*merchant.Merchant, error) {
 	endpoint, err := cfg.Identity.Endpoint(ctx, ring, cfg.Trust, pki.Mer)
 	if err != nil {
 		return nil, err

@@ -1,5 +1,5 @@
-// Package cli is what the commands share: exit codes, configuration files, PIN sources, logging,
-// output, and the keyring that turns a key reference into a key.
+// Package cli is what the commands share: exit codes, configuration files, PIN sources, logging and
+// output.
 //
 // A command is a urfave App handed to [Main]; its tests hand the same App to [Run], in their own
 // process and as often in parallel as they like, with a fresh App for every run.
@@ -14,10 +14,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
-	"github.com/setkit/setkit/hsm"
 	urfave "github.com/urfave/cli/v2"
 )
 
@@ -43,7 +43,7 @@ func (e *exitError) Unwrap() error { return e.err }
 func Usage(err error) error { return withCode(exitUsage, err) }
 
 // Device marks err as a device that is not available (card, reader): exit code 3. An error that
-// matches [hsm.ErrUnavailable] has that code by itself. Device(nil) is nil.
+// has a method Unavailable that returns true has that code by itself. Device(nil) is nil.
 func Device(err error) error { return withCode(exitDevice, err) }
 
 // Peer marks err as another party that is not available: exit code 4. Peer(nil) is nil.
@@ -81,7 +81,7 @@ func Run(ctx context.Context, app *urfave.App, args []string, stdin io.Reader, s
 	if errors.Is(err, errDone) {
 		err = nil
 	}
-	code := exitCode(err)
+	code := ExitCode(err)
 	if code == exitDevice && ctx.Err() != nil {
 		code = exitRefused // the user has stopped waiting for a device: that says nothing of the device
 	}
@@ -97,14 +97,15 @@ func Run(ctx context.Context, app *urfave.App, args []string, stdin io.Reader, s
 	return code
 }
 
-func exitCode(err error) int {
+// ExitCode is the exit code of a command that ends with err.
+func ExitCode(err error) int {
 	if err == nil {
 		return exitDone
 	}
 	if e, ok := errors.AsType[*exitError](err); ok {
 		return e.code
 	}
-	if errors.Is(err, hsm.ErrUnavailable) {
+	if unavailable(err) {
 		return exitDevice
 	}
 	// urfave has no exported type for this one.
@@ -112,6 +113,21 @@ func exitCode(err error) int {
 		return exitUsage
 	}
 	return exitRefused
+}
+
+// unavailable reports whether err, or an error that it wraps, says that a device is not available. It
+// asks by a method, so that commands without HSMs need not be linked with what reaches them.
+func unavailable(err error) bool {
+	if e, ok := err.(interface{ Unavailable() bool }); ok && e.Unavailable() {
+		return true
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return unavailable(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), unavailable)
+	}
+	return false
 }
 
 // prepare makes app fit for Run. Help and version flags are the app's own, because urfave shares one

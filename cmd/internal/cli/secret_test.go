@@ -66,8 +66,8 @@ func TestSecret(t *testing.T) {
 			if err == nil {
 				return
 			}
-			if !strings.Contains(err.Error(), tt.wantErr) || exitCode(err) != tt.code {
-				t.Errorf("error %q with exit code %d, want %q with %d", err, exitCode(err), tt.wantErr, tt.code)
+			if !strings.Contains(err.Error(), tt.wantErr) || ExitCode(err) != tt.code {
+				t.Errorf("error %q with exit code %d, want %q with %d", err, ExitCode(err), tt.wantErr, tt.code)
 			}
 			if strings.Contains(err.Error(), "123456") {
 				t.Errorf("error %q shows what may be a PIN", err)

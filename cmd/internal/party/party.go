@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/pki"
@@ -143,7 +144,7 @@ func ReadHolder(path string, typ pki.Type) (*Holder, error) {
 
 // Endpoint opens the keys of a holder of the given type and checks that they are those of its
 // certificates.
-func (id Identity) Endpoint(ctx context.Context, ring *cli.Keyring, trust Trust, typ pki.Type) (*set.Endpoint, error) {
+func (id Identity) Endpoint(ctx context.Context, ring *keyring.Ring, trust Trust, typ pki.Type) (*set.Endpoint, error) {
 	verifier, err := trust.Verifier()
 	if err != nil {
 		return nil, err
@@ -182,7 +183,7 @@ type Enrolment struct {
 
 // Enroll makes the keys that the token lacks and gets certificates for them (SET §7.3). It shows the
 // CA's policy, and writes the certificates into the file that the identity names, which must not exist.
-func (id Identity) Enroll(ctx context.Context, ring *cli.Keyring, trust Trust, en Enrolment, typ set.RequestType, who set.IDData, stdin io.Reader, stdout, stderr io.Writer) error {
+func (id Identity) Enroll(ctx context.Context, ring *keyring.Ring, trust Trust, en Enrolment, typ set.RequestType, who set.IDData, stdin io.Reader, stdout, stderr io.Writer) error {
 	verifier, err := trust.Verifier()
 	if err != nil {
 		return err
@@ -227,7 +228,7 @@ func writePEM(w io.Writer, certs []*pki.Certificate) error {
 }
 
 // EnsureKey generates the key that a URI names unless the token has it.
-func EnsureKey(ctx context.Context, ring *cli.Keyring, uri string, purpose hsm.Purpose, typ hsm.KeyType) error {
+func EnsureKey(ctx context.Context, ring *keyring.Ring, uri string, purpose hsm.Purpose, typ hsm.KeyType) error {
 	u, err := hsm.ParseURI(uri)
 	if err != nil {
 		return cli.Usage(err)

@@ -1,4 +1,4 @@
-package cli
+package keyring
 
 import (
 	"crypto"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest/faults"
 )
@@ -19,7 +20,7 @@ func TestKeyOfTwoTokens(t *testing.T) {
 	a, b := faults.New(t), faults.New(t)
 	copySigningKey(t, a.Open(t), b.Open(t))
 	ref := a.KeyURI("sign") + "\n" + b.KeyURI("sign")
-	sign := func(ring *Keyring) {
+	sign := func(ring *Ring) {
 		t.Helper()
 		key, err := ring.Signer(t.Context(), ref)
 		if err != nil {
@@ -31,13 +32,13 @@ func TestKeyOfTwoTokens(t *testing.T) {
 			t.Errorf("signature: %v", err)
 		}
 	}
-	ring := NewKeyring(strings.NewReader(""), io.Discard)
+	ring := New(strings.NewReader(""), io.Discard)
 	defer ring.Close()
 	sign(ring)
 	for _, module := range []*faults.Module{a, b} {
 		module.Pull()
 		sign(ring)
-		late := NewKeyring(strings.NewReader(""), io.Discard)
+		late := New(strings.NewReader(""), io.Discard)
 		sign(late)
 		if err := late.Ready(t.Context()); err != nil {
 			t.Errorf("one of two tokens is enough to be ready: %v", err)
@@ -50,7 +51,7 @@ func TestKeyOfTwoTokens(t *testing.T) {
 	for name, ref := range map[string]string{
 		"two labels": a.KeyURI("sign") + " " + b.KeyURI("other"), "no key": a.KeyURI("sign") + " " + b.URI, "nothing": " ",
 	} {
-		if _, err := ring.Signer(t.Context(), ref); exitCode(err) != exitUsage {
+		if _, err := ring.Signer(t.Context(), ref); cli.ExitCode(err) != 2 {
 			t.Errorf("%s: %v, want wrong usage", name, err)
 		}
 	}

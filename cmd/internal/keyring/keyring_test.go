@@ -1,4 +1,4 @@
-package cli
+package keyring
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/hsm/hsmtest"
 )
@@ -21,7 +22,7 @@ import (
 func TestKeyring(t *testing.T) {
 	t.Parallel()
 	tk := hsmtest.New(t)
-	ring := NewKeyring(strings.NewReader(""), io.Discard)
+	ring := New(strings.NewReader(""), io.Discard)
 	defer func() {
 		if err := ring.Close(); err != nil {
 			t.Error(err)
@@ -56,7 +57,7 @@ func TestKeyring(t *testing.T) {
 	useKeys(t, ring, tk)
 }
 
-func useKeys(t *testing.T, ring *Keyring, tk *hsmtest.Token) {
+func useKeys(t *testing.T, ring *Ring, tk *hsmtest.Token) {
 	t.Helper()
 	ctx := t.Context()
 	digest := sha256.Sum256([]byte("m"))
@@ -101,7 +102,7 @@ func useKeys(t *testing.T, ring *Keyring, tk *hsmtest.Token) {
 func TestKeyringErrors(t *testing.T) {
 	t.Parallel()
 	tk := hsmtest.New(t)
-	ring := NewKeyring(strings.NewReader(""), io.Discard)
+	ring := New(strings.NewReader(""), io.Discard)
 	defer ring.Close()
 	tok, err := ring.Token(t.Context(), tk.URI)
 	if err != nil {
@@ -117,18 +118,18 @@ func TestKeyringErrors(t *testing.T) {
 		code            int
 		is              error
 	}{
-		{"not a URI", "shop", "PKCS#11 URI", exitUsage, nil},
-		{"no key named", tk.URI, "names no key", exitUsage, nil},
-		{"no such token", strings.Replace(tk.KeyURI("sign"), tk.Label, "nowhere", 1), "no token", exitDevice, hsm.ErrUnavailable},
-		{"no such library", "pkcs11:token=a;object=b?module-path=/none.so", "no such file", exitDevice, hsm.ErrUnavailable},
-		{"no such key", tk.KeyURI("none"), `key "none"`, exitRefused, hsm.ErrNotFound},
-		{"another ID", withID, info.ID, exitRefused, nil},
+		{"not a URI", "shop", "PKCS#11 URI", 2, nil},
+		{"no key named", tk.URI, "names no key", 2, nil},
+		{"no such token", strings.Replace(tk.KeyURI("sign"), tk.Label, "nowhere", 1), "no token", 3, hsm.ErrUnavailable},
+		{"no such library", "pkcs11:token=a;object=b?module-path=/none.so", "no such file", 3, hsm.ErrUnavailable},
+		{"no such key", tk.KeyURI("none"), `key "none"`, 1, hsm.ErrNotFound},
+		{"another ID", withID, info.ID, 1, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := ring.Signer(t.Context(), tt.uri)
-			if err == nil || !strings.Contains(err.Error(), tt.want) || exitCode(err) != tt.code {
-				t.Errorf("error %v with exit code %d, want %q with %d", err, exitCode(err), tt.want, tt.code)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || cli.ExitCode(err) != tt.code {
+				t.Errorf("error %v with exit code %d, want %q with %d", err, cli.ExitCode(err), tt.want, tt.code)
 			}
 			if tt.is != nil && !errors.Is(err, tt.is) {
 				t.Errorf("error %v does not match %v", err, tt.is)
@@ -140,7 +141,7 @@ func TestKeyringErrors(t *testing.T) {
 func TestKeyringClosed(t *testing.T) {
 	t.Parallel()
 	tk := hsmtest.New(t)
-	ring := NewKeyring(strings.NewReader(""), io.Discard)
+	ring := New(strings.NewReader(""), io.Discard)
 	tok, err := ring.Token(context.Background(), tk.URI)
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,6 @@
-package cli
+// Package keyring turns the key references of a configuration into keys in PKCS#11 tokens, and tells
+// Prometheus and the log how these do. It is apart from cli because it needs cgo.
+package keyring
 
 import (
 	"context"
@@ -11,15 +13,16 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/hsm"
 )
 
-// Keyring turns key references into keys. A reference is a PKCS#11 URI with the key's label, or several
+// Ring turns key references into keys. A reference is a PKCS#11 URI with the key's label, or several
 // of them with white space between: then these tokens hold the same key, and one that is lost is
 // replaced by another. It opens every token once and keeps it open, so that a PIN is asked for once. Its
 // methods may be called by several goroutines. A token that is not available is an error with exit
 // code 3.
-type Keyring struct {
+type Ring struct {
 	stdin  io.Reader
 	stderr io.Writer
 
@@ -31,25 +34,25 @@ type Keyring struct {
 	asked  map[string][]byte // PINs that were typed, by source and token
 }
 
-// NewKeyring returns an empty Keyring. A PIN source that is a prompt asks on stdin and stderr, once: the
+// New returns an empty Ring. A PIN source that is a prompt asks on stdin and stderr, once: the
 // keyring remembers the answer, because a token that was lost wants its PIN again when nobody is there.
-func NewKeyring(stdin io.Reader, stderr io.Writer) *Keyring {
-	return &Keyring{
+func New(stdin io.Reader, stderr io.Writer) *Ring {
+	return &Ring{
 		stdin: stdin, stderr: stderr,
 		tokens: map[string]*hsm.Token{}, groups: map[string]*hsm.Group{}, asked: map[string][]byte{},
 	}
 }
 
 // Token returns the token that uri names. The keyring closes it.
-func (r *Keyring) Token(ctx context.Context, uri string) (*hsm.Token, error) {
+func (r *Ring) Token(ctx context.Context, uri string) (*hsm.Token, error) {
 	u, err := hsm.ParseURI(uri)
 	if err != nil {
-		return nil, Usage(err)
+		return nil, cli.Usage(err)
 	}
 	return r.token(ctx, u)
 }
 
-func (r *Keyring) token(ctx context.Context, u hsm.URI) (*hsm.Token, error) {
+func (r *Ring) token(ctx context.Context, u hsm.URI) (*hsm.Token, error) {
 	u.Object, u.Type, u.ID = "", "", nil
 	name := u.String()
 	r.mu.Lock()
@@ -65,7 +68,7 @@ func (r *Keyring) token(ctx context.Context, u hsm.URI) (*hsm.Token, error) {
 	return t, nil
 }
 
-func (r *Keyring) group(ctx context.Context, uris []hsm.URI) (*hsm.Group, error) {
+func (r *Ring) group(ctx context.Context, uris []hsm.URI) (*hsm.Group, error) {
 	names := make([]string, len(uris))
 	for i := range uris {
 		uris[i].Object, uris[i].Type, uris[i].ID = "", "", nil
@@ -85,10 +88,10 @@ func (r *Keyring) group(ctx context.Context, uris []hsm.URI) (*hsm.Group, error)
 	return g, nil
 }
 
-func (r *Keyring) pin(ctx context.Context, source, token string) ([]byte, error) {
+func (r *Ring) pin(ctx context.Context, source, token string) ([]byte, error) {
 	what := fmt.Sprintf("PIN of token %q", token)
 	if !strings.HasPrefix(source, "prompt:") {
-		return Secret(ctx, source, what, r.stdin, r.stderr)
+		return cli.Secret(ctx, source, what, r.stdin, r.stderr)
 	}
 	r.asking.Lock()
 	defer r.asking.Unlock()
@@ -96,7 +99,7 @@ func (r *Keyring) pin(ctx context.Context, source, token string) ([]byte, error)
 	if pin, ok := r.asked[name]; ok {
 		return slices.Clone(pin), nil
 	}
-	pin, err := Secret(ctx, source, what, r.stdin, r.stderr)
+	pin, err := cli.Secret(ctx, source, what, r.stdin, r.stderr)
 	if err == nil {
 		r.asked[name] = slices.Clone(pin)
 	}
@@ -105,7 +108,7 @@ func (r *Keyring) pin(ctx context.Context, source, token string) ([]byte, error)
 
 // Ready returns nil if every token that was opened can be used; of several that hold the same key, one
 // is enough.
-func (r *Keyring) Ready(ctx context.Context) error {
+func (r *Ring) Ready(ctx context.Context) error {
 	r.mu.Lock()
 	var all []interface{ Ready(context.Context) error }
 	for _, t := range r.tokens {
@@ -123,22 +126,22 @@ func (r *Keyring) Ready(ctx context.Context) error {
 }
 
 // Signer returns the signature key of a reference.
-func (r *Keyring) Signer(ctx context.Context, ref string) (crypto.Signer, error) {
+func (r *Ring) Signer(ctx context.Context, ref string) (crypto.Signer, error) {
 	return keyOf[crypto.Signer](ctx, r, ref, func(s source, label string) (crypto.Signer, error) { return s.Signer(ctx, label) })
 }
 
 // Decrypter returns the key-exchange key of a reference.
-func (r *Keyring) Decrypter(ctx context.Context, ref string) (crypto.Decrypter, error) {
+func (r *Ring) Decrypter(ctx context.Context, ref string) (crypto.Decrypter, error) {
 	return keyOf(ctx, r, ref, func(s source, label string) (crypto.Decrypter, error) { return s.Decrypter(ctx, label) })
 }
 
 // MAC returns the HMAC key of a reference.
-func (r *Keyring) MAC(ctx context.Context, ref string) (*hsm.MAC, error) {
+func (r *Ring) MAC(ctx context.Context, ref string) (*hsm.MAC, error) {
 	return keyOf(ctx, r, ref, func(s source, label string) (*hsm.MAC, error) { return s.MAC(ctx, label) })
 }
 
 // Sealer returns the AES-GCM key of a reference.
-func (r *Keyring) Sealer(ctx context.Context, ref string) (*hsm.Sealer, error) {
+func (r *Ring) Sealer(ctx context.Context, ref string) (*hsm.Sealer, error) {
 	return keyOf(ctx, r, ref, func(s source, label string) (*hsm.Sealer, error) { return s.Sealer(ctx, label) })
 }
 
@@ -152,11 +155,11 @@ type source interface {
 }
 
 // keyOf opens what ref names and gets the key from it.
-func keyOf[K any](ctx context.Context, r *Keyring, ref string, get func(source, string) (K, error)) (K, error) {
+func keyOf[K any](ctx context.Context, r *Ring, ref string, get func(source, string) (K, error)) (K, error) {
 	var none K
 	uris, err := parseRef(ref)
 	if err != nil {
-		return none, Usage(err)
+		return none, cli.Usage(err)
 	}
 	label, id := uris[0].Object, uris[0].ID
 	var from source
@@ -206,7 +209,7 @@ func parseRef(ref string) ([]hsm.URI, error) {
 }
 
 // Close closes every token. The keys that came from the keyring stop working.
-func (r *Keyring) Close() error {
+func (r *Ring) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
