@@ -355,9 +355,9 @@ func spoil(t testing.TB, m *faults.Module, l *load, code uint) {
 	before := m.Faults()
 	for i, f := range hotFunctions {
 		if i%2 == 0 {
-			m.FailRate(f, code, 0.06)
+			m.FailRate(f, code, 0.03)
 		} else {
-			m.FailRateAfter(f, code, 0.06)
+			m.FailRateAfter(f, code, 0.03)
 		}
 	}
 	l.eventually(t, fmt.Sprintf("60 faults of %v", pkcs11.Error(code)), func() bool { return m.Faults() >= before+60 })
