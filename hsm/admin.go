@@ -92,7 +92,8 @@ type slot struct {
 	info        TokenInfo
 }
 
-// Tokens lists the initialised tokens of the PKCS#11 library at modulePath. It needs no PIN.
+// Tokens lists the initialised tokens of the PKCS#11 library at modulePath. It needs no PIN. A token that
+// cannot be read is left out while there are others.
 func Tokens(ctx context.Context, modulePath string) ([]TokenInfo, error) {
 	m, err := loadModule(modulePath)
 	if err != nil {
@@ -101,9 +102,12 @@ func Tokens(ctx context.Context, modulePath string) ([]TokenInfo, error) {
 	list := []TokenInfo{}
 	err = m.manage(ctx, func() error {
 		return m.administer(func(lib *pkcs11.Ctx) error {
-			slots, err := tokenSlots(lib)
+			slots, sick, err := tokenSlots(lib)
 			for _, s := range slots {
 				list = append(list, s.info)
+			}
+			if err == nil && len(slots) == 0 {
+				err = sick
 			}
 			return err
 		})
@@ -114,19 +118,21 @@ func Tokens(ctx context.Context, modulePath string) ([]TokenInfo, error) {
 	return list, nil
 }
 
-func tokenSlots(lib *pkcs11.Ctx) ([]slot, error) {
+// tokenSlots lists the slots with an initialised token. Sick is the error of tokens that cannot be read:
+// they hide no other.
+func tokenSlots(lib *pkcs11.Ctx) (slots []slot, sick, err error) {
 	ids, err := slotIDs(lib)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var slots []slot
 	for _, id := range ids {
 		info, err := lib.GetTokenInfo(id)
 		if code := codeOf(err); code == pkcs11.CKR_TOKEN_NOT_PRESENT || code == pkcs11.CKR_TOKEN_NOT_RECOGNIZED {
 			continue // pulled out since the list was made, or nothing that we could use
 		}
 		if err != nil {
-			return nil, named("C_GetTokenInfo", err)
+			sick = named("C_GetTokenInfo", err)
+			continue
 		}
 		if info.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
 			continue
@@ -136,7 +142,7 @@ func tokenSlots(lib *pkcs11.Ctx) ([]slot, error) {
 			info: tokenInfo(info),
 		})
 	}
-	return slots, nil
+	return slots, sick, nil
 }
 
 // slotIDs lists the slots with a token in them.
@@ -161,7 +167,7 @@ func (m *module) find(uri URI) (found *slot, err error) {
 }
 
 func findIn(lib *pkcs11.Ctx, uri URI, path string) (*slot, error) {
-	slots, err := tokenSlots(lib)
+	slots, sick, err := tokenSlots(lib)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +181,8 @@ func findIn(lib *pkcs11.Ctx, uri URI, path string) (*slot, error) {
 	}
 	name := URI{Token: uri.Token, Serial: uri.Serial, Manufacturer: uri.Manufacturer, Model: uri.Model}
 	switch {
+	case len(found) == 0 && sick != nil:
+		return nil, fmt.Errorf("no token %s in %s, but one that cannot be read: %w: %w", name, path, sick, ErrUnavailable)
 	case len(found) == 0:
 		return nil, fmt.Errorf("no token %s in %s: is it plugged in, and is the library's configuration the right one? %w",
 			name, path, ErrUnavailable)
@@ -220,7 +228,7 @@ func InitToken(ctx context.Context, modulePath, label string, soPIN, userPIN []b
 }
 
 func initToken(lib *pkcs11.Ctx, label string, soPIN, userPIN []byte) (TokenInfo, error) {
-	slots, err := tokenSlots(lib)
+	slots, _, err := tokenSlots(lib)
 	if err != nil {
 		return TokenInfo{}, err
 	}
@@ -240,7 +248,7 @@ func initToken(lib *pkcs11.Ctx, label string, soPIN, userPIN []byte) (TokenInfo,
 		return TokenInfo{}, fmt.Errorf("the token exists now, without a user PIN: %w", err)
 	}
 	// The list is read again, because a library may add a new free slot only then.
-	slots, err = tokenSlots(lib)
+	slots, _, err = tokenSlots(lib)
 	if err != nil {
 		return TokenInfo{}, err
 	}

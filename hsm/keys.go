@@ -180,8 +180,9 @@ func purposeOf(class uint, label string, usages []string) Purpose {
 
 // Keys lists the private and secret keys of the token, sorted by label.
 func (t *Token) Keys(ctx context.Context) ([]KeyInfo, error) {
-	list := []KeyInfo{}
+	var list []KeyInfo
 	err := t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
+		found := []KeyInfo{}
 		for _, class := range []uint{pkcs11.CKO_PRIVATE_KEY, pkcs11.CKO_SECRET_KEY} {
 			handles, err := findObjects(lib, sh, lasting(class)...)
 			if err != nil {
@@ -195,9 +196,10 @@ func (t *Token) Keys(ctx context.Context) ([]KeyInfo, error) {
 				if err != nil {
 					return err
 				}
-				list = append(list, info)
+				found = append(found, info)
 			}
 		}
+		list = found
 		return nil
 	})
 	if err != nil {
