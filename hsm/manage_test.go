@@ -46,8 +46,15 @@ func importPair(t *testing.T, tk *hsmtest.Token, label, id string, flags ...stri
 		t.Fatal(err)
 	}
 	args := append([]string{"--import", file, "--serial", tk.Serial, "--label", label, "--id", id, "--pin", tk.PIN}, flags...)
-	if out, err := exec.Command("softhsm2-util", args...).CombinedOutput(); err != nil {
-		t.Fatalf("softhsm2-util: %v\n%s", err, out)
+	// It gives up when it meets a token that another test is just making.
+	for end := time.Now().Add(20 * time.Second); ; {
+		out, err := exec.Command("softhsm2-util", args...).CombinedOutput()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("softhsm2-util: %v\n%s", err, out)
+		}
 	}
 }
 

@@ -106,9 +106,15 @@ func names(all []Reader) string {
 // Wait is Find for a card that is still to be inserted, or a reader to be
 // connected. When ctx ends it fails with what was missing last.
 func Wait(ctx context.Context, name string) (Reader, error) {
+	var last error // what the wait was for, should it end in the middle of a look
 	for {
 		r, err := Find(ctx, name)
-		if !errors.Is(err, smartcard.ErrNoCard) && !errors.Is(err, smartcard.ErrNoReader) {
+		switch {
+		case errors.Is(err, smartcard.ErrNoCard), errors.Is(err, smartcard.ErrNoReader):
+			last = err
+		case last != nil && ctx.Err() != nil:
+			return Reader{}, fmt.Errorf("%w (%w)", last, context.Cause(ctx))
+		default:
 			return r, err
 		}
 		select {

@@ -111,7 +111,7 @@ func TestFind(t *testing.T) {
 func TestWait(t *testing.T) {
 	t.Parallel()
 	r := cardtest.NewReader(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err := pcsc.Wait(ctx, r.Name)
 	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, smartcard.ErrNoCard) {
