@@ -13,11 +13,13 @@ import (
 )
 
 const (
-	// callsOnDevice and callsOnHostMax bound the calls that run at once on a token, unless its URI says
-	// otherwise. A token that is software works on this host's processors: measured, twice as many
-	// calls as processors give the most, and every further one only lengthens the longest wait.
-	callsOnDevice  = 8
-	callsOnHostMax = 16
+	// These bound the calls that run at once on a token, unless its URI says otherwise: so many on a
+	// device, and on a token that is software, which works on this host's processors, so many for
+	// each of them. Measured on SoftHSM, fewer leave a processor idle now and then, and more only
+	// lengthen the longest wait.
+	callsOnDevice     = 8
+	callsPerProcessor = 3
+	callsOnHostMax    = 16
 	// waitSecondsMax bounds a call where the interface has no context.
 	waitSecondsMax = 30
 	// lostSecondsMax bounds the wait for a lost device to come back.

@@ -189,7 +189,7 @@ func callsMax(wanted int, s *slot) (int, error) {
 	case s.hardware:
 		wanted = callsOnDevice
 	default:
-		wanted = min(2*runtime.GOMAXPROCS(0), callsOnHostMax)
+		wanted = min(callsPerProcessor*runtime.GOMAXPROCS(0), callsOnHostMax)
 	}
 	if sessionsMax == pkcs11.CK_EFFECTIVELY_INFINITE || sessionsMax == pkcs11.CK_UNAVAILABLE_INFORMATION {
 		return wanted, nil
