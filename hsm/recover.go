@@ -82,12 +82,17 @@ func (t *token) whyLost() error {
 func (t *token) lose(on *link, err *lostError) {
 	t.mu.Lock()
 	lost := t.link.CompareAndSwap(on, nil)
+	// A link that was lost before its return was told is the same loss to those who observe.
+	told := t.recovery != nil && !t.recovery.idle
 	if lost {
-		t.why, t.since = err.err, time.Now()
+		t.why = err.err
+		if !told {
+			t.since = time.Now()
+		}
 		t.startRecovery(on, !on.worked.Load())
 	}
 	t.mu.Unlock()
-	if lost {
+	if lost && !told {
 		observeLost(t.info.Label, err.err)
 	}
 }
