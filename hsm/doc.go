@@ -56,8 +56,8 @@
 //
 // # Limits
 //
-// At most 8 calls run on a device at a time, on a token that is software three times as many as
-// there are processors but no more than 16, or as many as x-calls-max in the URI says. The others wait in the order
-// in which they came, until their context ends, or 30 seconds where there is none. While a key is made
-// nothing else runs on its token. See [Observe] for how long calls wait.
+// At most 8 calls run on a device at a time, on a token that is software three times as many as there
+// are processors but no more than 16, or as many as x-calls-max in the URI says. The others wait in the
+// order in which they came, until their context ends, or 30 seconds where there is none. While a key is
+// made nothing else runs on its token. See [Observe] for how long calls wait.
 package hsm
