@@ -78,6 +78,18 @@ func (i issuer) Clear(_ context.Context, c *finnet.Clearing) (finnet.ResponseCod
 	return finnet.Approved, nil
 }
 
+func (issuer) Refund(context.Context, *finnet.Refund) (finnet.ResponseCode, error) {
+	return finnet.InvalidTransaction, nil
+}
+
+func (issuer) Withdraw(context.Context, *finnet.Withdrawal) (finnet.ResponseCode, error) {
+	return finnet.InvalidTransaction, nil
+}
+
+func (issuer) Reconcile(context.Context, *finnet.Reconciliation) (finnet.Balance, error) {
+	return finnet.Balance{Code: finnet.InvalidTransaction}, nil
+}
+
 // paymentCA answers a gateway's registration.
 type paymentCA struct {
 	*settest.World

@@ -43,6 +43,15 @@ func newApp() *urfave.App {
 				Action:      accounts,
 			},
 			{
+				Name: "settlements", Usage: "list the settlements with acquirers, and whether they agree with the accounts",
+				Description: "Amounts are what the cardholders were debited (sales) and credited (refunds), without what was\n" +
+					"taken back; net is what the bank owes the acquirer. What is booked on the accounts must be the sum of\n" +
+					"all that is settled and still open: the command fails if it is not.\n\n" +
+					"Example: set-issuer settlements --config issuer.yaml --json",
+				Flags:  []urfave.Flag{file, &urfave.BoolFlag{Name: "json", Usage: "print JSON"}},
+				Action: settlements,
+			},
+			{
 				Name: "unlock", Usage: "let a cardholder be certified again after too many failed account checks", ArgsUsage: "ID",
 				Description: "ID is as set-issuer accounts lists it.\n\nExample: set-issuer unlock --config issuer.yaml alice",
 				Flags:       []urfave.Flag{file}, Action: unlock,

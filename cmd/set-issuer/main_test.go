@@ -151,6 +151,7 @@ func TestIssuer(t *testing.T) {
 	if diff := cmp.Diff(alice, list(t)["alice"]); diff != "" {
 		t.Errorf("alice after a purchase (-want +got):\n%s", diff)
 	}
+	checkSettlements(t)
 	if code, _, stderr := command(t.Context(), "unlock", "--config", configFile, "alice"); code != 0 || list(t)["alice"].ChecksFailed != 0 {
 		t.Errorf("unlock: exit code %d, %s", code, stderr)
 	}
@@ -206,11 +207,44 @@ func buy(t *testing.T) (pan string) {
 	}
 	code, err := client.Clear(t.Context(), &finnet.Clearing{
 		Trace: auth.Next(time.Now()), Original: auth.Trace, Amount: amount, ApprovalCode: answer.ApprovalCode, Merchant: merchant,
+		Settlement: 1,
 	})
 	if code != finnet.Approved || err != nil {
 		t.Fatalf("clearing: %s, %v", code, err)
 	}
+	balance, err := client.Reconcile(t.Context(), &finnet.Reconciliation{
+		Trace: finnet.Trace{Acquirer: "412345", STAN: "000001", Transmission: "0101000000"}, Settlement: 1, Currency: 840,
+		Totals: finnet.Totals{Sales: finnet.Sum{Count: 1, Amount: 2345}},
+	})
+	if balance.Code != finnet.Approved || err != nil {
+		t.Fatalf("reconciliation: %+v, %v", balance, err)
+	}
 	return string(a.PAN)
+}
+
+// checkSettlements looks at what set-issuer settlements says after buy.
+func checkSettlements(t *testing.T) {
+	t.Helper()
+	code, stdout, stderr := command(t.Context(), "settlements", "--config", configFile, "--json")
+	var got settlementReport
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != 0 {
+		t.Fatalf("settlements: exit code %d, %v\n%s%s", code, err, stdout, stderr)
+	}
+	if len(got.Settlements) != 1 || got.Settlements[0].Closed == nil {
+		t.Fatalf("got %s, want one closed settlement", stdout)
+	}
+	got.Settlements[0].Closed = nil
+	want := settlementReport{
+		Settlements: []settlementLine{{Acquirer: "412345", Number: 1, Currency: "USD", Sales: "23.45", Refunds: "0.00", Net: "23.45"}},
+		Balance:     []balanceLine{{Currency: "USD", Booked: "23.45", Settled: "23.45", Open: "0.00", Balanced: true}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("settlements (-want +got):\n%s", diff)
+	}
+	_, stdout, _ = command(t.Context(), "settlements", "--config", configFile)
+	if want := "USD: booked on accounts 23.45 = settled 23.45 + open 0.00\n"; !strings.HasSuffix(stdout, want) {
+		t.Errorf("got\n%s\nwant the last line %q", stdout, want)
+	}
 }
 
 func TestRefusals(t *testing.T) {

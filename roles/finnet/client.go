@@ -49,7 +49,8 @@ func (c *Client) Authorize(ctx context.Context, a *Authorization) (Answer, error
 	if err != nil {
 		return Answer{}, fmt.Errorf("authorization: %w", err)
 	}
-	return c.exchange(ctx, kindAuthorize, m)
+	r, err := c.exchange(ctx, kindAuthorize, m)
+	return r.Answer, err
 }
 
 // Verify asks whether a person is the cardholder of an account: [Approved], or [DoNotHonour] whatever
@@ -63,7 +64,7 @@ func (c *Client) Verify(ctx context.Context, a *AccountCheck) (ResponseCode, err
 	return answer.Code, err
 }
 
-// Reverse takes an authorization back. It may be sent as often as needed, also for an authorization that
+// Reverse takes an authorization back, or makes it smaller. It may be sent as often as needed, also for an authorization that
 // never reached the issuer: that is then refused should it still arrive.
 func (c *Client) Reverse(ctx context.Context, r *Reversal) (ResponseCode, error) {
 	m, err := r.encode()
@@ -77,11 +78,45 @@ func (c *Client) Reverse(ctx context.Context, r *Reversal) (ResponseCode, error)
 // Clear books a capture. It may be sent as often as needed.
 func (c *Client) Clear(ctx context.Context, cl *Clearing) (ResponseCode, error) {
 	m, err := cl.encode()
+	return c.advise(ctx, kindClear, m, err)
+}
+
+// Refund books a refund. It may be sent as often as needed.
+func (c *Client) Refund(ctx context.Context, r *Refund) (ResponseCode, error) {
+	m, err := r.encode()
+	return c.advise(ctx, kindRefund, m, err)
+}
+
+// Withdraw takes a clearing or a refund back. It may be sent as often as needed, also for one that never
+// reached the issuer: that is then refused should it still arrive.
+func (c *Client) Withdraw(ctx context.Context, w *Withdrawal) (ResponseCode, error) {
+	k, _ := w.kinds()
+	m, err := w.encode()
+	return c.advise(ctx, k, m, err)
+}
+
+func (c *Client) advise(ctx context.Context, k *kind, m *iso8583.Message, err error) (ResponseCode, error) {
 	if err != nil {
-		return "", fmt.Errorf("clearing: %w", err)
+		return "", fmt.Errorf("%s: %w", k.name, err)
 	}
-	answer, err := c.exchange(ctx, kindClear, m)
-	return answer.Code, err
+	r, err := c.exchange(ctx, k, m)
+	return r.Code, err
+}
+
+// Reconcile closes a settlement of one currency. It may be sent as often as needed; all that belongs to the
+// settlement must have been answered before. An answer other than [Approved] and [OutOfBalance] has no
+// totals.
+func (c *Client) Reconcile(ctx context.Context, r *Reconciliation) (Balance, error) {
+	m, err := r.encode()
+	if err != nil {
+		return Balance{}, fmt.Errorf("%s: %w", kindReconcile.name, err)
+	}
+	answer, err := c.exchange(ctx, kindReconcile, m)
+	b := Balance{Code: answer.Code}
+	if answer.totals != nil {
+		b.Totals = *answer.totals
+	}
+	return b, err
 }
 
 // Echo asks whether the issuer is there.
@@ -113,7 +148,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
-func (c *Client) exchange(ctx context.Context, k *kind, m *iso8583.Message) (Answer, error) {
+func (c *Client) exchange(ctx context.Context, k *kind, m *iso8583.Message) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
 	defer cancel()
 	answer, err := c.exchangeOnce(ctx, m)
@@ -122,7 +157,7 @@ func (c *Client) exchange(ctx context.Context, k *kind, m *iso8583.Message) (Ans
 		answer, err = c.exchangeOnce(ctx, m)
 	}
 	if err != nil {
-		return Answer{}, fmt.Errorf("%s: %w", k.name, err)
+		return reply{}, fmt.Errorf("%s: %w", k.name, err)
 	}
 	if answer.Code == Malfunction {
 		return answer, fmt.Errorf("%s: issuer answers %s: %w", k.name, answer.Code, ErrNoReply)
@@ -130,10 +165,10 @@ func (c *Client) exchange(ctx context.Context, k *kind, m *iso8583.Message) (Ans
 	return answer, nil
 }
 
-func (c *Client) exchangeOnce(ctx context.Context, m *iso8583.Message) (Answer, error) {
+func (c *Client) exchangeOnce(ctx context.Context, m *iso8583.Message) (reply, error) {
 	l, err := c.connect(ctx)
 	if err != nil {
-		return Answer{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return reply{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return l.exchange(ctx, m)
 }

@@ -177,34 +177,96 @@ func (p *parser) expiry() set.CardExpiry {
 const century = "20"
 
 func (p *parser) trace() Trace {
-	t := Trace{
-		Acquirer:     set.BIN(p.digits(fieldAcquirer)),
-		STAN:         p.digits(fieldSTAN),
-		RRN:          p.printable(fieldRRN),
-		Transmission: p.digits(fieldTransmission),
-	}
+	t := p.sender()
+	t.RRN = p.printable(fieldRRN)
 	if err := t.check(); err != nil && p.err == nil {
 		p.err = err
 	}
 	return t
 }
 
+// sender reads the trace of a message that is not about one transaction.
+func (p *parser) sender() Trace {
+	t := Trace{
+		Acquirer:     set.BIN(p.digits(fieldAcquirer)),
+		STAN:         p.digits(fieldSTAN),
+		Transmission: p.digits(fieldTransmission),
+	}
+	if err := t.checkSender(); err != nil && p.err == nil {
+		p.err = err
+	}
+	return t
+}
+
 func (p *parser) amount() set.CurrencyAmount {
-	n, err := strconv.ParseInt(p.digits(fieldAmount), 10, 64)
-	if err != nil {
-		p.fail(fieldAmount, "not a number")
-	}
-	c, err := strconv.ParseInt(p.digits(fieldCurrency), 10, 64)
-	if err != nil {
-		p.fail(fieldCurrency, "not a number")
-	}
-	if _, ok := MinorPlaces(set.Currency(c)); !ok {
-		p.fail(fieldCurrency, "currency is not carried")
-	}
+	n := p.number(fieldAmount, p.digits(fieldAmount))
+	c := p.currency()
 	if n == 0 {
 		p.fail(fieldAmount, "is zero")
 	}
-	return FromMinorUnits(n, set.Currency(c))
+	return FromMinorUnits(n, c)
+}
+
+func (p *parser) currency() set.Currency {
+	c := set.Currency(p.number(fieldCurrency, p.digits(fieldCurrency)))
+	if _, ok := MinorPlaces(c); !ok {
+		p.fail(fieldCurrency, "currency is not carried")
+	}
+	return c
+}
+
+// number reads digits of a field, which fit.
+func (p *parser) number(id int, digits string) int64 {
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil {
+		p.fail(id, "not a number")
+	}
+	return n
+}
+
+// replacement reads field 95: what remains of an amount. The fields of other currencies and fees are zero.
+func (p *parser) replacement(of set.CurrencyAmount) set.CurrencyAmount {
+	none := set.CurrencyAmount{}
+	if _, present := p.m.GetFields()[fieldReplacement]; !present {
+		return none
+	}
+	s := text(p.m, fieldReplacement)
+	if len(s) < amountDigits || !isDigits(s[:amountDigits]) || s[amountDigits:] != noReplacement {
+		p.fail(fieldReplacement, "is not one amount")
+		return none
+	}
+	n := p.number(fieldReplacement, s[:amountDigits])
+	if n == 0 || n >= int64(of.Amount) {
+		p.fail(fieldReplacement, "is zero, or not less than field 4")
+	}
+	return FromMinorUnits(n, of.Currency)
+}
+
+// noReplacement is the rest of field 95.
+const noReplacement = "000000000000" + "C00000000" + "C00000000"
+
+func (p *parser) settlement() Settlement {
+	s := string(p.tag(tagSettlement))
+	if len(s) != settlementDigits || !isDigits(s) {
+		p.fail(fieldPrivate, "settlement number is not %d digits", settlementDigits)
+		return 0
+	}
+	n := Settlement(p.number(fieldPrivate, s))
+	if n == 0 {
+		p.fail(fieldPrivate, "settlement number is zero")
+	}
+	return n
+}
+
+func (p *parser) totals() (t Totals) {
+	for _, f := range t.fields() {
+		f.sum.Count = p.number(f.count, p.digits(f.count))
+		f.sum.Amount = p.number(f.amount, p.digits(f.amount))
+	}
+	if text(p.m, fieldNet) != t.net() {
+		p.fail(fieldNet, "is not the sum of the others")
+	}
+	return t
 }
 
 func (p *parser) xid() (xid set.XID) {
@@ -216,16 +278,17 @@ func (p *parser) xid() (xid set.XID) {
 	return xid
 }
 
-// original reads field 90: the message type, STAN, transmission time and acquirer of the authorization.
-func (p *parser) original(t Trace) Trace {
+// original reads field 90: the message type, STAN, transmission time and acquirer of an earlier message, of
+// this kind.
+func (p *parser) original(t Trace, k *kind) Trace {
 	s := p.digits(fieldOriginal)
 	if len(s) != 4+stanDigits+10+2*originalAcquirerDigits {
 		p.fail(fieldOriginal, "has %d digits", len(s))
 		return Trace{}
 	}
 	o := Trace{Acquirer: t.Acquirer, RRN: t.RRN, STAN: s[4:10], Transmission: s[10:20]}
-	if s != originalElements(o) {
-		p.fail(fieldOriginal, "does not name an authorization of the same acquirer")
+	if s != originalElements(o, k) {
+		p.fail(fieldOriginal, "does not name a message of type %s of the same acquirer", k.mti)
 	}
 	if err := o.check(); err != nil && p.err == nil {
 		p.err = err
@@ -233,19 +296,23 @@ func (p *parser) original(t Trace) Trace {
 	return o
 }
 
-func originalElements(o Trace) string {
-	return kindAuthorize.mti + o.STAN + o.Transmission + fmt.Sprintf("%0*s", originalAcquirerDigits, o.Acquirer) + noForwarder
+func originalElements(o Trace, k *kind) string {
+	return k.mti + o.STAN + o.Transmission + fmt.Sprintf("%0*s", originalAcquirerDigits, o.Acquirer) + noForwarder
 }
 
 func (t Trace) check() error {
+	if len(t.RRN) != rrnBytes || !isPrintable(t.RRN) {
+		return fmt.Errorf("retrieval reference number has %d characters, want %d", len(t.RRN), rrnBytes)
+	}
+	return t.checkSender()
+}
+
+func (t Trace) checkSender() error {
 	if len(t.Acquirer) != acquirerDigits || !isDigits(string(t.Acquirer)) {
 		return fmt.Errorf("acquirer has %d characters, want %d digits", len(t.Acquirer), acquirerDigits)
 	}
 	if len(t.STAN) != stanDigits || !isDigits(t.STAN) {
 		return fmt.Errorf("STAN has %d characters, want %d digits", len(t.STAN), stanDigits)
-	}
-	if len(t.RRN) != rrnBytes || !isPrintable(t.RRN) {
-		return fmt.Errorf("retrieval reference number has %d characters, want %d", len(t.RRN), rrnBytes)
 	}
 	// 2000 was a leap year.
 	if _, err := time.Parse("2006"+transmissionLayout, "2000"+t.Transmission); err != nil || !isDigits(t.Transmission) {
@@ -294,9 +361,15 @@ func (b *builder) tag(tag string, value []byte) {
 
 func (b *builder) trace(t Trace) {
 	b.check(t.check())
+	b.set(fieldRRN, t.RRN)
+	b.sender(t)
+}
+
+// sender sets the trace of a message that is not about one transaction.
+func (b *builder) sender(t Trace) {
+	b.check(t.checkSender())
 	b.set(fieldAcquirer, string(t.Acquirer))
 	b.set(fieldSTAN, t.STAN)
-	b.set(fieldRRN, t.RRN)
 	b.set(fieldTransmission, t.Transmission)
 }
 
@@ -307,7 +380,70 @@ func (b *builder) amount(a set.CurrencyAmount) {
 		b.check(errors.New("amount is zero"))
 	}
 	b.set(fieldAmount, fmt.Sprintf("%0*d", amountDigits, n))
-	b.set(fieldCurrency, fmt.Sprintf("%03d", int64(a.Currency)))
+	b.currency(a.Currency)
+}
+
+func (b *builder) currency(c set.Currency) {
+	if _, ok := MinorPlaces(c); !ok {
+		b.check(fmt.Errorf("the network does not carry the currency %s", c))
+	}
+	b.set(fieldCurrency, fmt.Sprintf("%03d", int64(c)))
+}
+
+func (b *builder) replacement(of, remains set.CurrencyAmount) {
+	whole, err := MinorUnits(of)
+	b.check(err)
+	n, err := MinorUnits(remains)
+	b.check(err)
+	if remains.Currency != of.Currency || n >= whole {
+		b.check(fmt.Errorf("%s cannot remain of %s", remains, of))
+	}
+	b.set(fieldReplacement, fmt.Sprintf("%0*d", amountDigits, n)+noReplacement)
+}
+
+func (b *builder) settlement(n Settlement) {
+	if n < 1 || n > SettlementMax {
+		b.check(fmt.Errorf("settlement number %d: want 1 to %d", n, SettlementMax))
+	}
+	b.tag(tagSettlement, fmt.Appendf(nil, "%0*d", settlementDigits, int(n)))
+}
+
+func (b *builder) totals(t Totals) {
+	for _, f := range t.fields() {
+		if f.sum.Count < 0 || f.sum.Amount < 0 || f.sum.Count > countMax || f.sum.Amount > sumMax {
+			b.check(fmt.Errorf("totals have a sum of %d in %d messages: out of range", f.sum.Amount, f.sum.Count))
+			return
+		}
+		b.set(f.count, fmt.Sprintf("%0*d", countDigits, f.sum.Count))
+		b.set(f.amount, fmt.Sprintf("%0*d", sumDigits, f.sum.Amount))
+	}
+	b.set(fieldNet, t.net())
+}
+
+const (
+	countMax = 9_999_999_999
+	sumMax   = 1_999_999_999_999_999 // so that the net fits in 16 digits
+)
+
+// totalField is where a message has a sum.
+type totalField struct {
+	count, amount int
+	sum           *Sum
+}
+
+func (t *Totals) fields() []totalField {
+	return []totalField{
+		{fieldRefunds, fieldRefundsSum, &t.Refunds}, {fieldRefundsBack, fieldRefundsBackSum, &t.RefundsTaken},
+		{fieldSales, fieldSalesSum, &t.Sales}, {fieldSalesBack, fieldSalesBackSum, &t.SalesTaken},
+	}
+}
+
+// net is field 97: D and the amount when cardholders were debited, C when they were credited.
+func (t Totals) net() string {
+	if n := t.Net(); n < 0 {
+		return fmt.Sprintf("C%0*d", sumDigits, -n)
+	}
+	return fmt.Sprintf("D%0*d", sumDigits, t.Net())
 }
 
 func (b *builder) card(pan set.PAN, expiry set.CardExpiry) {
@@ -344,12 +480,12 @@ func (b *builder) merchant(m Merchant) {
 	b.set(fieldTerminal, m.Terminal)
 }
 
-func (b *builder) original(t, original Trace) {
+func (b *builder) original(t, original Trace, k *kind) {
 	b.check(original.check())
 	if t.Acquirer != original.Acquirer || t.RRN != original.RRN {
-		b.check(errors.New("acquirer and retrieval reference number differ from the authorization's: use Trace.Next"))
+		b.check(errors.New("acquirer and retrieval reference number differ from the original's: use Trace.Next"))
 	}
-	b.set(fieldOriginal, originalElements(original))
+	b.set(fieldOriginal, originalElements(original, k))
 }
 
 // asciiName makes a merchant's name fit for field 43.

@@ -22,7 +22,28 @@ var (
 		"025" + "01020" + string(testXID[:]) + "840"
 	reversalText = "0400" + "B220000108008000" + "0000004000000000" + "000000" + "000000001050" + "0301000001" + "000124" +
 		"06412345" + "ABCDEF123456" + "840" + "0100" + "000123" + "0229235959" + "00000412345" + "00000000000"
+	smallerText = "0400" + "B220000108008000" + "0000004200000000" + "000000" + "000000001050" + "0301000001" + "000124" +
+		"06412345" + "ABCDEF123456" + "840" + "0100" + "000123" + "0229235959" + "00000412345" + "00000000000" +
+		"000000001049" + "000000000000" + "C00000000" + "C00000000"
+	reconciliationText = "0500" + "8220000100018000" + "0078078080000000" + "0301000002" + "000125" + "06412345" + "011" + "05006" + "000042" +
+		"840" + "0000000001" + "0000000004" + "0000000003" + "0000000002" +
+		"0000000000000050" + "0000000000000005" + "0000000000000100" + "0000000000000090" + "C0000000000000035"
 )
+
+func testClearing() *Clearing {
+	return &Clearing{
+		Trace: testTrace.Next(testTime), Original: testTrace, Amount: set.CurrencyAmount{Currency: 392, Amount: 7},
+		ApprovalCode: "A1B2C3", Merchant: Merchant{ID: "M", Terminal: "T"}, XID: testXID, Settlement: 1,
+	}
+}
+
+func testReconciliation() *Reconciliation {
+	return &Reconciliation{
+		Trace:      Trace{Acquirer: "412345", STAN: "000125", Transmission: "0301000002"},
+		Settlement: 42, Currency: 840,
+		Totals: Totals{Sales: Sum{3, 100}, SalesTaken: Sum{2, 90}, Refunds: Sum{1, 50}, RefundsTaken: Sum{4, 5}},
+	}
+}
 
 func TestWireFormat(t *testing.T) {
 	t.Parallel()
@@ -35,6 +56,9 @@ func TestWireFormat(t *testing.T) {
 		Trace:    Trace{Acquirer: "412345", STAN: "000124", RRN: "ABCDEF123456", Transmission: "0301000001"},
 		Original: testTrace, Amount: amount,
 	}
+	smaller := *reversal
+	smaller.Remains = set.CurrencyAmount{Currency: 840, Amount: 1049, AmtExp10: -2}
+	reconciliation := testReconciliation()
 	for _, tt := range []struct {
 		name, want string
 		encode     func() (*iso8583.Message, error)
@@ -42,6 +66,8 @@ func TestWireFormat(t *testing.T) {
 	}{
 		{"authorization", authorizationText, authorization.encode, authorization},
 		{"reversal", reversalText, reversal.encode, reversal},
+		{"reversal in part", smallerText, smaller.encode, &smaller},
+		{"reconciliation", reconciliationText, reconciliation.encode, reconciliation},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, err := tt.encode()
@@ -52,7 +78,7 @@ func TestWireFormat(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := append([]byte{0, byte(len(tt.want))}, tt.want...)
+			want := append([]byte{byte(len(tt.want) >> 8), byte(len(tt.want))}, tt.want...)
 			if diff := cmp.Diff(string(want), string(frame)); diff != "" {
 				t.Fatalf("frame (-want +got):\n%s", diff)
 			}
@@ -130,10 +156,19 @@ func FuzzDecode(f *testing.F) {
 		encode() (*iso8583.Message, error)
 	}{
 		&AccountCheck{Trace: testTrace, PAN: set.PAN("4111111111111111"), Expiry: set.CardExpiry("203012"), Holder: "Zoë", Secret: []byte("1234")},
-		&Clearing{
+		&Reversal{
 			Trace: testTrace.Next(testTime), Original: testTrace, Amount: set.CurrencyAmount{Currency: 392, Amount: 7},
-			ApprovalCode: "A1B2C3", Merchant: Merchant{ID: "M", Terminal: "T"}, XID: testXID,
+			Remains: set.CurrencyAmount{Currency: 392, Amount: 6},
 		},
+		testClearing(), (*Refund)(testClearing()),
+		&Withdrawal{
+			Trace: testTrace.Next(testTime), Original: testTrace, Amount: set.CurrencyAmount{Currency: 392, Amount: 7}, Settlement: 12,
+		},
+		&Withdrawal{
+			Trace: testTrace.Next(testTime), Original: testTrace, Refund: true, Amount: set.CurrencyAmount{Currency: 392, Amount: 7},
+			Settlement: SettlementMax,
+		},
+		testReconciliation(),
 	} {
 		m, err := req.encode()
 		if err != nil {
@@ -163,7 +198,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if mti := text(m, fieldMTI); isRequest(mti) {
-			if _, err := respond(m, Answer{Code: FormatError}); err != nil {
+			if _, err := respond(m, reply{Answer: Answer{Code: FormatError}}); err != nil {
 				t.Errorf("no answer can be made: %v", err)
 			}
 		}

@@ -54,29 +54,29 @@ func (l *link) fail(err error) {
 }
 
 // exchange sends a request and waits for its answer.
-func (l *link) exchange(ctx context.Context, request *iso8583.Message) (Answer, error) {
+func (l *link) exchange(ctx context.Context, request *iso8583.Message) (reply, error) {
 	frame, err := pack(request)
 	if err != nil {
-		return Answer{}, err
+		return reply{}, err
 	}
 	defer clear(frame)
 	key := matchKey(request)
-	reply, err := l.expect(key)
+	answered, err := l.expect(key)
 	if err != nil {
-		return Answer{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return reply{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	defer l.forget(key)
 	if err := l.send(ctx, frame); err != nil {
-		return Answer{}, err
+		return reply{}, err
 	}
-	response, err := l.wait(ctx, reply)
+	response, err := l.wait(ctx, answered)
 	if err != nil {
-		return Answer{}, fmt.Errorf("%w: %w", ErrNoReply, err)
+		return reply{}, fmt.Errorf("%w: %w", ErrNoReply, err)
 	}
 	answer, err := decodeResponse(request, response)
 	if err != nil {
 		l.fail(err)
-		return Answer{}, fmt.Errorf("%w: %w", ErrNoReply, err)
+		return reply{}, fmt.Errorf("%w: %w", ErrNoReply, err)
 	}
 	return answer, nil
 }

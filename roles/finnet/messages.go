@@ -111,20 +111,28 @@ func (r *Reversal) encode() (*iso8583.Message, error) {
 	b.set(fieldProcessing, purchase)
 	b.trace(r.Trace)
 	b.amount(r.Amount)
-	b.original(r.Trace, r.Original)
+	b.original(r.Trace, r.Original, kindAuthorize)
+	if r.Remains.Amount != 0 {
+		b.replacement(r.Amount, r.Remains)
+	}
 	return b.m, b.err
 }
 
 func decodeReversal(m *iso8583.Message) (*Reversal, error) {
 	p := &parser{m: m}
 	r := &Reversal{Trace: p.trace(), Amount: p.amount()}
-	r.Original = p.original(r.Trace)
+	r.Original = p.original(r.Trace, kindAuthorize)
+	r.Remains = p.replacement(r.Amount)
 	return r, p.err
 }
 
-func (c *Clearing) encode() (*iso8583.Message, error) {
-	b := newBuilder(kindClear.mti)
-	b.set(fieldProcessing, purchase)
+func (c *Clearing) encode() (*iso8583.Message, error) { return encodeAdvice(kindClear, c) }
+
+func (r *Refund) encode() (*iso8583.Message, error) { return encodeAdvice(kindRefund, (*Clearing)(r)) }
+
+func encodeAdvice(k *kind, c *Clearing) (*iso8583.Message, error) {
+	b := newBuilder(k.mti)
+	b.set(fieldProcessing, k.processing)
 	b.trace(c.Trace)
 	b.amount(c.Amount)
 	if len(c.ApprovalCode) != approvalBytes || !isPrintable(c.ApprovalCode) {
@@ -133,11 +141,12 @@ func (c *Clearing) encode() (*iso8583.Message, error) {
 	b.set(fieldApproval, c.ApprovalCode)
 	b.merchant(c.Merchant)
 	b.tag(tagXID, c.XID[:])
-	b.original(c.Trace, c.Original)
+	b.settlement(c.Settlement)
+	b.original(c.Trace, c.Original, kindAuthorize)
 	return b.m, b.err
 }
 
-func decodeClearing(m *iso8583.Message) (*Clearing, error) {
+func decodeAdvice(m *iso8583.Message) (*Clearing, error) {
 	p := &parser{m: m}
 	c := &Clearing{
 		Trace:        p.trace(),
@@ -145,12 +154,55 @@ func decodeClearing(m *iso8583.Message) (*Clearing, error) {
 		ApprovalCode: p.printable(fieldApproval),
 		Merchant:     Merchant{ID: set.MerchantID(p.printable(fieldMerchant)), Terminal: p.terminal()},
 		XID:          p.xid(),
+		Settlement:   p.settlement(),
 	}
-	c.Original = p.original(c.Trace)
+	c.Original = p.original(c.Trace, kindAuthorize)
 	if c.Merchant.ID == "" {
 		p.fail(fieldMerchant, "is blank")
 	}
 	return c, p.err
+}
+
+func (w *Withdrawal) encode() (*iso8583.Message, error) {
+	k, of := w.kinds()
+	b := newBuilder(k.mti)
+	b.set(fieldProcessing, k.processing)
+	b.trace(w.Trace)
+	b.amount(w.Amount)
+	b.settlement(w.Settlement)
+	b.original(w.Trace, w.Original, of)
+	return b.m, b.err
+}
+
+// kinds gives the kind of a withdrawal and of what it takes back.
+func (w *Withdrawal) kinds() (k, of *kind) {
+	if w.Refund {
+		return kindUnrefund, kindRefund
+	}
+	return kindUnclear, kindClear
+}
+
+func decodeWithdrawal(m *iso8583.Message, isRefund bool) (*Withdrawal, error) {
+	p := &parser{m: m}
+	w := &Withdrawal{Trace: p.trace(), Refund: isRefund, Amount: p.amount(), Settlement: p.settlement()}
+	_, of := w.kinds()
+	w.Original = p.original(w.Trace, of)
+	return w, p.err
+}
+
+func (r *Reconciliation) encode() (*iso8583.Message, error) {
+	b := newBuilder(kindReconcile.mti)
+	b.sender(r.Trace)
+	b.settlement(r.Settlement)
+	b.currency(r.Currency)
+	b.totals(r.Totals)
+	return b.m, b.err
+}
+
+func decodeReconciliation(m *iso8583.Message) (*Reconciliation, error) {
+	p := &parser{m: m}
+	r := &Reconciliation{Trace: p.sender(), Settlement: p.settlement(), Currency: p.currency(), Totals: p.totals()}
+	return r, p.err
 }
 
 func encodeEcho(stan, transmission string) (*iso8583.Message, error) {
@@ -164,8 +216,8 @@ func encodeEcho(stan, transmission string) (*iso8583.Message, error) {
 // echo is a decoded network management message.
 type echo struct{}
 
-// decodeRequest gives the typed request that m is: *Authorization, *AccountCheck, *Reversal, *Clearing
-// or *echo.
+// decodeRequest gives the typed request that m is: *Authorization, *AccountCheck, *Reversal, *Clearing,
+// *Refund, *Withdrawal, *Reconciliation or *echo.
 func decodeRequest(m *iso8583.Message) (any, error) {
 	k, err := kindOf(m)
 	if err != nil {
@@ -180,7 +232,15 @@ func decodeRequest(m *iso8583.Message) (any, error) {
 	case kindReverse:
 		req, err = decodeReversal(m)
 	case kindClear:
-		req, err = decodeClearing(m)
+		req, err = decodeAdvice(m)
+	case kindRefund:
+		var c *Clearing
+		c, err = decodeAdvice(m)
+		req = (*Refund)(c)
+	case kindUnclear, kindUnrefund:
+		req, err = decodeWithdrawal(m, k == kindUnrefund)
+	case kindReconcile:
+		req, err = decodeReconciliation(m)
 	default:
 		p := &parser{m: m}
 		p.constant(fieldNetwork, echoTest)
@@ -204,8 +264,14 @@ func responseType(mti string) string {
 	return mti[:2] + string(mti[2]+1) + mti[3:]
 }
 
+// reply is what a response says: an answer and, to a reconciliation, the issuer's totals.
+type reply struct {
+	Answer
+	totals *Totals
+}
+
 // respond makes the response to request m.
-func respond(m *iso8583.Message, a Answer) (*iso8583.Message, error) {
+func respond(m *iso8583.Message, a reply) (*iso8583.Message, error) {
 	b := newBuilder(responseType(text(m, fieldMTI)))
 	present := m.GetFields()
 	for _, id := range echoed {
@@ -217,25 +283,37 @@ func respond(m *iso8583.Message, a Answer) (*iso8583.Message, error) {
 	if a.ApprovalCode != "" {
 		b.set(fieldApproval, a.ApprovalCode)
 	}
+	if a.totals != nil {
+		b.set(fieldBalance, balanceCode(a.Code))
+		b.totals(*a.totals)
+	}
 	return b.m, b.err
 }
 
-// decodeResponse checks that response answers request, and gives its answer.
-func decodeResponse(request, response *iso8583.Message) (Answer, error) {
+// balanceCode is field 66 of the response to a reconciliation.
+func balanceCode(c ResponseCode) string {
+	if c == Approved {
+		return inBalance
+	}
+	return outOfBalance
+}
+
+// decodeResponse checks that response answers request, and gives what it says.
+func decodeResponse(request, response *iso8583.Message) (reply, error) {
 	if text(response, fieldMTI) != responseType(text(request, fieldMTI)) {
-		return Answer{}, errors.New("answer has the wrong message type")
+		return reply{}, errors.New("answer has the wrong message type")
 	}
 	sent, got := request.GetFields(), response.GetFields()
 	for _, id := range echoed {
 		_, inSent := sent[id]
 		_, inGot := got[id]
 		if inSent != inGot || text(request, id) != text(response, id) {
-			return Answer{}, fmt.Errorf("answer does not repeat field %d", id)
+			return reply{}, fmt.Errorf("answer does not repeat field %d", id)
 		}
 		delete(got, id)
 	}
 	p := &parser{m: response}
-	a := Answer{Code: ResponseCode(p.printable(fieldResponse)), ApprovalCode: p.printable(fieldApproval)}
+	a := reply{Answer: Answer{Code: ResponseCode(p.printable(fieldResponse)), ApprovalCode: p.printable(fieldApproval)}}
 	if a.Code == "" {
 		p.fail(fieldResponse, "is absent")
 	}
@@ -243,6 +321,14 @@ func decodeResponse(request, response *iso8583.Message) (Answer, error) {
 	isAuthorization := text(request, fieldMTI) == kindAuthorize.mti && text(request, fieldProcessing) == purchase
 	if hasApproval != (isAuthorization && a.Code == Approved) {
 		p.fail(fieldApproval, "is absent from an approval, or present elsewhere")
+	}
+	if text(request, fieldMTI) == kindReconcile.mti && (a.Code == Approved || a.Code == OutOfBalance) {
+		t := p.totals()
+		p.constant(fieldBalance, balanceCode(a.Code))
+		a.totals = &t
+		for _, id := range append(totalFields, fieldBalance) {
+			delete(got, id)
+		}
 	}
 	for id := range got {
 		if id > 1 && id != fieldResponse && id != fieldApproval {

@@ -50,6 +50,7 @@ type testHost struct {
 	asked     []any
 	authorize func(context.Context, *finnet.Authorization) (finnet.Answer, error)
 	code      finnet.ResponseCode
+	totals    finnet.Totals
 	err       error
 }
 
@@ -90,6 +91,21 @@ func (h *testHost) Reverse(_ context.Context, r *finnet.Reversal) (finnet.Respon
 func (h *testHost) Clear(_ context.Context, c *finnet.Clearing) (finnet.ResponseCode, error) {
 	h.keep(c)
 	return h.code, h.err
+}
+
+func (h *testHost) Refund(_ context.Context, r *finnet.Refund) (finnet.ResponseCode, error) {
+	h.keep(r)
+	return h.code, h.err
+}
+
+func (h *testHost) Withdraw(_ context.Context, w *finnet.Withdrawal) (finnet.ResponseCode, error) {
+	h.keep(w)
+	return h.code, h.err
+}
+
+func (h *testHost) Reconcile(_ context.Context, r *finnet.Reconciliation) (finnet.Balance, error) {
+	h.keep(r)
+	return finnet.Balance{Code: h.code, Totals: h.totals}, h.err
 }
 
 // serve runs a server for host, and gives its address, its log and a function that stops it.
@@ -159,10 +175,24 @@ func TestRequestsReachTheHost(t *testing.T) {
 	}
 	cl := &finnet.Clearing{
 		Trace: a.Next(time.Now()), Original: a.Trace, Amount: usd(999), ApprovalCode: "A00001",
-		Merchant: finnet.Merchant{ID: "SHOP-1", Terminal: "WEB1"}, XID: a.XID,
+		Merchant: finnet.Merchant{ID: "SHOP-1", Terminal: "WEB1"}, XID: a.XID, Settlement: 7,
 	}
 	if code, err := c.Clear(t.Context(), cl); code != finnet.Approved || err != nil {
 		t.Fatalf("clearing: %v, %v", code, err)
+	}
+	smaller := *r
+	smaller.Remains = usd(1000)
+	if code, err := c.Reverse(t.Context(), &smaller); code != finnet.Approved || err != nil {
+		t.Fatalf("reversal in part: %v, %v", code, err)
+	}
+	re := finnet.Refund(*cl)
+	re.Trace = a.Next(time.Now())
+	if code, err := c.Refund(t.Context(), &re); code != finnet.Approved || err != nil {
+		t.Fatalf("refund: %v, %v", code, err)
+	}
+	w := &finnet.Withdrawal{Trace: a.Next(time.Now()), Original: re.Trace, Refund: true, Amount: re.Amount, Settlement: 8}
+	if code, err := c.Withdraw(t.Context(), w); code != finnet.Approved || err != nil {
+		t.Fatalf("withdrawal: %v, %v", code, err)
 	}
 	v := &finnet.AccountCheck{
 		Trace: finnet.NewTrace("400000", time.Now()), PAN: set.PAN(pan), Expiry: set.CardExpiry("203012"),
@@ -174,8 +204,40 @@ func TestRequestsReachTheHost(t *testing.T) {
 	if err := c.Echo(t.Context()); err != nil {
 		t.Fatalf("echo: %v", err)
 	}
-	if diff := cmp.Diff([]any{a, r, cl, v}, host.calls()); diff != "" {
+	if diff := cmp.Diff([]any{a, r, cl, &smaller, &re, w, v}, host.calls()); diff != "" {
 		t.Errorf("host was asked (-want +got):\n%s", diff)
+	}
+}
+
+func TestReconciliation(t *testing.T) {
+	t.Parallel()
+	theirs := finnet.Totals{Sales: finnet.Sum{Count: 2, Amount: 300}, Refunds: finnet.Sum{Count: 1, Amount: 301}}
+	host := &testHost{totals: theirs}
+	addr, log, _ := serve(t, host)
+	c := newClient(t, addr)
+	r := &finnet.Reconciliation{
+		Trace: finnet.NewTrace("412345", time.Now()), Settlement: 3, Currency: 840,
+		Totals: finnet.Totals{Sales: finnet.Sum{Count: 2, Amount: 299}},
+	}
+	r.RRN = ""
+	for code, want := range map[finnet.ResponseCode]finnet.Balance{
+		finnet.Approved:           {Code: finnet.Approved, Totals: theirs},
+		finnet.OutOfBalance:       {Code: finnet.OutOfBalance, Totals: theirs},
+		finnet.InvalidTransaction: {Code: finnet.InvalidTransaction},
+	} {
+		host.code, host.asked = code, nil
+		if got, err := c.Reconcile(t.Context(), r); got != want || err != nil {
+			t.Errorf("got %+v, %v, want %+v", got, err, want)
+		}
+		if diff := cmp.Diff([]any{r}, host.calls()); diff != "" {
+			t.Errorf("host was asked (-want +got):\n%s", diff)
+		}
+	}
+	if net := theirs.Net(); net != -1 {
+		t.Errorf("net is %d, want -1", net)
+	}
+	if !strings.Contains(log.String(), `"settlement":3`) {
+		t.Errorf("log does not name the settlement:\n%s", log)
 	}
 }
 

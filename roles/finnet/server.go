@@ -34,6 +34,9 @@ type Host interface {
 	Verify(ctx context.Context, c *AccountCheck) (ResponseCode, error)
 	Reverse(ctx context.Context, r *Reversal) (ResponseCode, error)
 	Clear(ctx context.Context, c *Clearing) (ResponseCode, error)
+	Refund(ctx context.Context, r *Refund) (ResponseCode, error)
+	Withdraw(ctx context.Context, w *Withdrawal) (ResponseCode, error)
+	Reconcile(ctx context.Context, r *Reconciliation) (Balance, error)
 }
 
 // Serve answers acquirers on ln until ctx ends; it then closes ln, lets requests under way be answered,
@@ -154,20 +157,20 @@ func (c *serverConn) handle(ctx context.Context, m *iso8583.Message) {
 }
 
 // decide has the host answer, and makes an answer of whatever it could not decide.
-func (c *serverConn) decide(ctx context.Context, m *iso8583.Message) Answer {
+func (c *serverConn) decide(ctx context.Context, m *iso8583.Message) reply {
 	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
 	log := c.log.With("mti", text(m, fieldMTI), "stan", text(m, fieldSTAN))
 	req, err := decodeRequest(m)
 	if err != nil {
 		log.Warn("request has a format error", "err", err)
-		return Answer{Code: FormatError}
+		return reply{Answer: Answer{Code: FormatError}}
 	}
-	var answer Answer
+	var answer reply
 	switch r := req.(type) {
 	case *Authorization:
 		log = log.With("rrn", r.RRN, "xid", r.XID.String())
-		answer, err = c.host.Authorize(ctx, r)
+		answer.Answer, err = c.host.Authorize(ctx, r)
 		clear(r.PAN)
 		clear(r.Expiry)
 	case *AccountCheck:
@@ -182,12 +185,25 @@ func (c *serverConn) decide(ctx context.Context, m *iso8583.Message) Answer {
 	case *Clearing:
 		log = log.With("rrn", r.RRN, "xid", r.XID.String())
 		answer.Code, err = c.host.Clear(ctx, r)
+	case *Refund:
+		log = log.With("rrn", r.RRN, "xid", r.XID.String())
+		answer.Code, err = c.host.Refund(ctx, r)
+	case *Withdrawal:
+		log = log.With("rrn", r.RRN)
+		answer.Code, err = c.host.Withdraw(ctx, r)
+	case *Reconciliation:
+		log = log.With("settlement", int(r.Settlement), "currency", r.Currency.String())
+		var b Balance
+		if b, err = c.host.Reconcile(ctx, r); b.Code == Approved || b.Code == OutOfBalance {
+			answer.totals = &b.Totals
+		}
+		answer.Code = b.Code
 	case *echo:
-		return Answer{Code: Approved}
+		return reply{Answer: Answer{Code: Approved}}
 	}
 	if err != nil {
 		log.Error("request could not be decided", "err", err)
-		return Answer{Code: Malfunction}
+		return reply{Answer: Answer{Code: Malfunction}}
 	}
 	log.Info("request answered", "code", string(answer.Code))
 	return answer

@@ -11,27 +11,38 @@ import (
 
 // Fields of ISO 8583:1987 that the network uses.
 const (
-	fieldMTI          = 0
-	fieldPAN          = 2
-	fieldProcessing   = 3
-	fieldAmount       = 4
-	fieldTransmission = 7
-	fieldSTAN         = 11
-	fieldExpiry       = 14
-	fieldCategory     = 18
-	fieldEntryMode    = 22
-	fieldCondition    = 25
-	fieldAcquirer     = 32
-	fieldRRN          = 37
-	fieldApproval     = 38
-	fieldResponse     = 39
-	fieldTerminal     = 41
-	fieldMerchant     = 42
-	fieldMerchantName = 43
-	fieldPrivate      = 48
-	fieldCurrency     = 49
-	fieldNetwork      = 70
-	fieldOriginal     = 90
+	fieldMTI            = 0
+	fieldPAN            = 2
+	fieldProcessing     = 3
+	fieldAmount         = 4
+	fieldTransmission   = 7
+	fieldSTAN           = 11
+	fieldExpiry         = 14
+	fieldCategory       = 18
+	fieldEntryMode      = 22
+	fieldCondition      = 25
+	fieldAcquirer       = 32
+	fieldRRN            = 37
+	fieldApproval       = 38
+	fieldResponse       = 39
+	fieldTerminal       = 41
+	fieldMerchant       = 42
+	fieldMerchantName   = 43
+	fieldPrivate        = 48
+	fieldCurrency       = 49
+	fieldBalance        = 66
+	fieldNetwork        = 70
+	fieldRefunds        = 74 // how many, and in the next three fields
+	fieldRefundsBack    = 75
+	fieldSales          = 76
+	fieldSalesBack      = 77
+	fieldRefundsSum     = 86 // how much, and in the next three fields
+	fieldRefundsBackSum = 87
+	fieldSalesSum       = 88
+	fieldSalesBackSum   = 89
+	fieldOriginal       = 90
+	fieldReplacement    = 95
+	fieldNet            = 97
 )
 
 // Tags of field 48.
@@ -40,6 +51,7 @@ const (
 	tagTransStain = "02"
 	tagHolder     = "03"
 	tagSecret     = "04"
+	tagSettlement = "05"
 )
 
 // Limits of what the network carries.
@@ -59,16 +71,22 @@ const (
 	rrnBytes               = 12
 	approvalBytes          = 6
 	originalAcquirerDigits = 11
+	settlementDigits       = 6
+	countDigits            = 10
+	sumDigits              = 16
 )
 
 // Values that every message of their kind has.
 const (
 	purchase       = "000000" // field 3
+	refund         = "200000"
 	accountCheck   = "330000"
 	entryECommerce = "812" // field 22: electronic commerce, no PIN
 	overInternet   = "59"  // field 25: over a public network
 	echoTest       = "301" // field 70
 	noForwarder    = "00000000000"
+	inBalance      = "1" // field 66
+	outOfBalance   = "2"
 )
 
 var messageSpec = &iso8583.MessageSpec{
@@ -102,11 +120,23 @@ var messageSpec = &iso8583.MessageSpec{
 				tagTransStain: octets("TransStain", transStainBytes),
 				tagHolder:     octets("cardholder's name", HolderBytesMax),
 				tagSecret:     octets("registration secret", SecretBytesMax),
+				tagSettlement: octets("settlement number", settlementDigits),
 			},
 		}),
-		fieldCurrency: fixed("currency, ISO 4217 numeric", 3),
-		fieldNetwork:  fixed("network management code", 3),
-		fieldOriginal: fixed("original data elements", 4+stanDigits+10+2*originalAcquirerDigits),
+		fieldCurrency:       fixed("currency, ISO 4217 numeric", 3),
+		fieldBalance:        fixed("settlement code", 1),
+		fieldNetwork:        fixed("network management code", 3),
+		fieldRefunds:        fixed("credits, number", countDigits),
+		fieldRefundsBack:    fixed("credits, reversal number", countDigits),
+		fieldSales:          fixed("debits, number", countDigits),
+		fieldSalesBack:      fixed("debits, reversal number", countDigits),
+		fieldRefundsSum:     fixed("credits, amount", sumDigits),
+		fieldRefundsBackSum: fixed("credits, reversal amount", sumDigits),
+		fieldSalesSum:       fixed("debits, amount", sumDigits),
+		fieldSalesBackSum:   fixed("debits, reversal amount", sumDigits),
+		fieldOriginal:       fixed("original data elements", 4+stanDigits+10+2*originalAcquirerDigits),
+		fieldReplacement:    fixed("replacement amounts", 2*amountDigits+18),
+		fieldNet:            fixed("net settlement amount", 1+sumDigits),
 	},
 }
 
@@ -157,19 +187,44 @@ var (
 		name: "reversal", mti: "0400", processing: purchase,
 		required: []int{fieldProcessing, fieldAmount, fieldTransmission, fieldSTAN, fieldAcquirer, fieldRRN, fieldCurrency,
 			fieldOriginal},
+		optional: []int{fieldReplacement},
 	}
 	kindClear = &kind{
 		name: "clearing", mti: "0220", processing: purchase,
-		required: []int{fieldProcessing, fieldAmount, fieldTransmission, fieldSTAN, fieldAcquirer, fieldRRN, fieldApproval,
-			fieldMerchant, fieldPrivate, fieldCurrency, fieldOriginal},
-		optional: []int{fieldTerminal},
-		tags:     []string{tagXID},
+		required: adviceFields, optional: []int{fieldTerminal}, tags: []string{tagXID, tagSettlement},
+	}
+	kindRefund = &kind{
+		name: "refund", mti: "0220", processing: refund,
+		required: adviceFields, optional: []int{fieldTerminal}, tags: []string{tagXID, tagSettlement},
+	}
+	kindUnclear = &kind{
+		name: "reversal of a clearing", mti: "0420", processing: purchase, required: withdrawalFields, tags: []string{tagSettlement},
+	}
+	kindUnrefund = &kind{
+		name: "reversal of a refund", mti: "0420", processing: refund, required: withdrawalFields, tags: []string{tagSettlement},
+	}
+	kindReconcile = &kind{
+		name: "reconciliation", mti: "0500",
+		required: append([]int{fieldTransmission, fieldSTAN, fieldAcquirer, fieldPrivate, fieldCurrency}, totalFields...),
+		tags:     []string{tagSettlement},
 	}
 	kindEcho = &kind{
 		name: "echo", mti: "0800",
 		required: []int{fieldTransmission, fieldSTAN, fieldNetwork},
 	}
-	kinds = []*kind{kindAuthorize, kindVerify, kindReverse, kindClear, kindEcho}
+	kinds = []*kind{
+		kindAuthorize, kindVerify, kindReverse, kindClear, kindRefund, kindUnclear, kindUnrefund, kindReconcile, kindEcho,
+	}
+)
+
+// Fields of advices, of what takes them back, and of totals.
+var (
+	adviceFields = []int{fieldProcessing, fieldAmount, fieldTransmission, fieldSTAN, fieldAcquirer, fieldRRN, fieldApproval,
+		fieldMerchant, fieldPrivate, fieldCurrency, fieldOriginal}
+	withdrawalFields = []int{fieldProcessing, fieldAmount, fieldTransmission, fieldSTAN, fieldAcquirer, fieldRRN, fieldPrivate,
+		fieldCurrency, fieldOriginal}
+	totalFields = []int{fieldRefunds, fieldRefundsBack, fieldSales, fieldSalesBack,
+		fieldRefundsSum, fieldRefundsBackSum, fieldSalesSum, fieldSalesBackSum, fieldNet}
 )
 
 // echoed are the fields that a response repeats from its request.

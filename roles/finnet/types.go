@@ -37,6 +37,7 @@ const (
 	RestrictedCard     ResponseCode = "62"
 	IssuerUnavailable  ResponseCode = "91"
 	Duplicate          ResponseCode = "94"
+	OutOfBalance       ResponseCode = "95"
 	Malfunction        ResponseCode = "96" // reaches a caller of Client as ErrNoReply
 )
 
@@ -45,7 +46,7 @@ var responseNames = map[ResponseCode]string{
 	InvalidAmount: "invalid amount", InvalidCard: "invalid card number", UnknownOriginal: "unknown original",
 	FormatError: "format error", StolenCard: "stolen card", InsufficientFunds: "insufficient funds",
 	ExpiredCard: "expired card", RestrictedCard: "restricted card", IssuerUnavailable: "issuer unavailable",
-	Duplicate: "duplicate", Malfunction: "system malfunction",
+	Duplicate: "duplicate", OutOfBalance: "reconcile error", Malfunction: "system malfunction",
 }
 
 // String gives the code and its meaning, e.g. "51 insufficient funds".
@@ -115,14 +116,16 @@ type AccountCheck struct {
 	Secret []byte // the registration secret that the issuer gave to the cardholder
 }
 
-// Reversal takes an authorization back, whatever became of it (0400).
+// Reversal takes an authorization back, whatever became of it, or makes it smaller (0400).
 type Reversal struct {
 	Trace
 	Original Trace // of the authorization; same Acquirer and RRN
 	Amount   set.CurrencyAmount
+	Remains  set.CurrencyAmount // what stays authorized, less than Amount; zero, and then of any currency: nothing
 }
 
-// Clearing books the capture of an authorization, in full or in part (0220).
+// Clearing books the capture of an authorization, in full or in part (0220). Its trace names it: the same
+// one again is the same clearing.
 type Clearing struct {
 	Trace
 	Original     Trace // of the authorization; same Acquirer and RRN
@@ -130,6 +133,61 @@ type Clearing struct {
 	ApprovalCode string
 	Merchant     Merchant // only ID and Terminal are sent
 	XID          set.XID
+	Settlement   Settlement
+}
+
+// Refund pays back what was cleared of an authorization, in full or in part (0220 with processing code
+// 200000). Its trace names it, as that of a Clearing does.
+type Refund Clearing
+
+// Withdrawal takes a clearing or a refund back, in full (0420).
+type Withdrawal struct {
+	Trace
+	Original   Trace // of the clearing or refund; same Acquirer and RRN
+	Refund     bool  // Original is a refund
+	Amount     set.CurrencyAmount
+	Settlement Settlement
+}
+
+// Settlement numbers the settlements of an acquirer, from 1 to SettlementMax. A clearing, refund or
+// withdrawal belongs to the one that it names.
+type Settlement int
+
+// SettlementMax is the greatest number of a settlement.
+const SettlementMax Settlement = 999_999
+
+// A Sum is how many messages of a kind there were, and how much they were about in minor units.
+type Sum struct {
+	Count  int64
+	Amount int64
+}
+
+// Totals are what was approved in one settlement and currency.
+type Totals struct {
+	Sales        Sum // clearings
+	SalesTaken   Sum // clearings that were taken back
+	Refunds      Sum
+	RefundsTaken Sum // refunds that were taken back
+}
+
+// Net is what the issuer owes the acquirer, in minor units; below zero it is owed to the issuer.
+func (t Totals) Net() int64 {
+	return t.Sales.Amount - t.SalesTaken.Amount - t.Refunds.Amount + t.RefundsTaken.Amount
+}
+
+// Reconciliation closes a settlement of one currency, if both sides have the same totals (0500). It has no
+// retrieval reference number.
+type Reconciliation struct {
+	Trace
+	Settlement Settlement
+	Currency   set.Currency
+	Totals     Totals
+}
+
+// Balance is the issuer's answer to a Reconciliation.
+type Balance struct {
+	Code   ResponseCode // Approved, or OutOfBalance: then the settlement stays open
+	Totals Totals       // the issuer's own
 }
 
 // Answer is the issuer's decision on an authorization.

@@ -93,7 +93,8 @@ func (g *Gateway) book(ctx context.Context, tx *sql.Tx, j judgement) error {
 	if j.code != set.CapSuccess {
 		return nil
 	}
-	if err := capture(ctx, tx, j.rrn, j.amount); err != nil {
+	clearing := finnet.Trace{Acquirer: g.Acquirer, RRN: j.rrn}.Next(g.Now())
+	if err := capture(ctx, tx, clearing, j.amount); err != nil {
 		return err
 	}
 	return g.DB.Enqueue(ctx, tx, jobClear, j.xid.String(), []byte(j.rrn), time.Time{})

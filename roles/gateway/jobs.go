@@ -95,6 +95,9 @@ func (g *Gateway) ofJob(ctx context.Context, job sqldb.Job) (r *record, err erro
 	return r, err
 }
 
+// settlementFirst is the settlement that everything belongs to.
+const settlementFirst finnet.Settlement = 1
+
 // reverse takes back what an issuer that gave no answer may have authorized.
 func (g *Gateway) reverse(ctx context.Context, job sqldb.Job) (func(*sql.Tx) error, error) {
 	r, err := g.ofJob(ctx, job)
@@ -119,8 +122,8 @@ func (g *Gateway) clear(ctx context.Context, job sqldb.Job) (func(*sql.Tx) error
 		return nil, err
 	}
 	code, err := g.Issuer.Clear(ctx, &finnet.Clearing{
-		Trace: r.trace.Next(g.Now()), Original: r.trace, Amount: r.money(r.captured), ApprovalCode: r.approval, XID: r.xid,
-		Merchant: finnet.Merchant{ID: r.merchant, Terminal: r.terminal},
+		Trace: r.clearing, Original: r.trace, Amount: r.money(r.captured), ApprovalCode: r.approval, XID: r.xid,
+		Merchant: finnet.Merchant{ID: r.merchant, Terminal: r.terminal}, Settlement: settlementFirst,
 	})
 	if err != nil {
 		return nil, err

@@ -194,6 +194,18 @@ func (h *host) Clear(_ context.Context, c *finnet.Clearing) (finnet.ResponseCode
 	return finnet.Approved, nil
 }
 
+func (h *host) Refund(context.Context, *finnet.Refund) (finnet.ResponseCode, error) {
+	return finnet.InvalidTransaction, nil
+}
+
+func (h *host) Withdraw(context.Context, *finnet.Withdrawal) (finnet.ResponseCode, error) {
+	return finnet.InvalidTransaction, nil
+}
+
+func (h *host) Reconcile(context.Context, *finnet.Reconciliation) (finnet.Balance, error) {
+	return finnet.Balance{Code: finnet.InvalidTransaction}, nil
+}
+
 // lab is a gateway with all that is around it.
 type lab struct {
 	*settest.World

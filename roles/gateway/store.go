@@ -68,6 +68,7 @@ type record struct {
 	captured int64
 	terminal string
 	trace    finnet.Trace
+	clearing finnet.Trace // its STAN and time of transmission are empty before the capture
 	created  time.Time
 }
 
@@ -91,7 +92,7 @@ var (
 )
 
 const columns = `merchant, rrpid, request_digest, xid, pi_digest, account, state, code, approval, currency, amount,
-	captured, terminal, acquirer, stan, rrn, transmission, created_ms`
+	captured, terminal, acquirer, stan, rrn, transmission, clear_stan, clear_transmission, created_ms`
 
 // insert adds r. If the request is known it tells what has become of it: errInFlight, errDecided or,
 // when it had other octets, sqldb.ErrConflict.
@@ -109,10 +110,10 @@ func insert(ctx context.Context, tx *sql.Tx, r *record) error {
 		return errDecided
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO auth (`+columns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
 		string(r.merchant), r.rrpid[:], r.digest[:], r.xid[:], notNil(r.piDigest), notNil(r.account), string(r.state),
 		int64(r.code), r.approval, int64(r.currency), r.amount, r.captured, r.terminal, string(r.trace.Acquirer),
-		r.trace.STAN, r.trace.RRN, r.trace.Transmission, r.created.UnixMilli())
+		r.trace.STAN, r.trace.RRN, r.trace.Transmission, r.clearing.STAN, r.clearing.Transmission, r.created.UnixMilli())
 	if err != nil {
 		return fmt.Errorf("keep an authorization request: %w", err)
 	}
@@ -162,7 +163,7 @@ func scan(row interface{ Scan(...any) error }) (*record, error) {
 	var code, currency, created int64
 	err := row.Scan((*string)(&r.merchant), &rrpid, &digest, &xid, &r.piDigest, &r.account, (*string)(&r.state), &code,
 		&r.approval, &currency, &r.amount, &r.captured, &r.terminal, (*string)(&r.trace.Acquirer), &r.trace.STAN,
-		&r.trace.RRN, &r.trace.Transmission, &created)
+		&r.trace.RRN, &r.trace.Transmission, &r.clearing.STAN, &r.clearing.Transmission, &created)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errNoRecord
 	}
@@ -172,6 +173,7 @@ func scan(row interface{ Scan(...any) error }) (*record, error) {
 	copy(r.rrpid[:], rrpid)
 	copy(r.digest[:], digest)
 	copy(r.xid[:], xid)
+	r.clearing.Acquirer, r.clearing.RRN = r.trace.Acquirer, r.trace.RRN
 	r.code, r.currency, r.created = set.AuthCode(code), set.Currency(currency), time.UnixMilli(created)
 	return &r, nil
 }
@@ -202,12 +204,13 @@ func advance(ctx context.Context, tx *sql.Tx, rrn string, from, to state) error 
 	return nil
 }
 
-// capture keeps how much of an approved authorization is captured.
-func capture(ctx context.Context, tx *sql.Tx, rrn string, amount int64) error {
-	if err := advance(ctx, tx, rrn, approved, captured); err != nil {
+// capture keeps how much of an approved authorization is captured, and what will name its clearing.
+func capture(ctx context.Context, tx *sql.Tx, clearing finnet.Trace, amount int64) error {
+	if err := advance(ctx, tx, clearing.RRN, approved, captured); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE auth SET captured = $1 WHERE rrn = $2`, amount, rrn)
+	_, err := tx.ExecContext(ctx, `UPDATE auth SET captured = $1, clear_stan = $2, clear_transmission = $3 WHERE rrn = $4`,
+		amount, clearing.STAN, clearing.Transmission, clearing.RRN)
 	return err
 }
 

@@ -5,7 +5,7 @@
 //
 // An account has three amounts: available, held for approved authorizations, and booked for cleared
 // captures. Their sum changes by nothing but an import: a hold moves from available to held, a reversal
-// or a lapse back, a clearing from held to booked. Every movement is a row of the ledger, written in the
+// or a lapse back, a clearing from held to booked, a refund from booked to available. Every movement is a row of the ledger, written in the
 // transaction that moves; no amount is ever negative.
 //
 // # Rules
@@ -15,14 +15,23 @@
 // merchant or XID differ, and "invalid transaction" when the authorization was reversed or has lapsed
 // meanwhile. An account pays in its own currency only: another is an invalid transaction.
 //
-// A reversal releases the hold. One that comes before its authorization is remembered, and the
-// authorization is then refused. One for what was cleared is an invalid transaction, because the
-// money is no longer held.
+// A reversal releases the hold, or as much of it as is more than what remains authorized. One that comes before
+// its authorization is remembered, and the authorization is then refused. One for what was cleared is an
+// invalid transaction, because the money is no longer held.
 //
 // A clearing books its amount, at most the authorized one, and releases the rest: one clearing ends an
-// authorization. A clearing without an authorization is "unknown original". One whose hold has lapsed
-// is booked if the amount is available, and refused for insufficient funds otherwise. It is booked
-// also when the account was blocked after the authorization.
+// authorization. A clearing without an authorization is "unknown original". What is not held, because the
+// hold has lapsed, is booked if it is available, and the clearing refused for insufficient funds otherwise. It
+// is booked also when the account was blocked after the authorization.
+//
+// A clearing that is taken back leaves the authorization as it was before; if its money was spent meanwhile,
+// less of it is held. Refunds pay back at most what was cleared, and what was refunded is not
+// taken back. A refund is taken back if the account still has the money. What is taken back before it comes is
+// refused when it comes.
+//
+// Clearings, refunds and what takes them back are named as authorizations are, and belong to the settlement
+// that they name. It is closed when the acquirer and this bank have the same totals of it, and takes nothing
+// new then.
 //
 // An account check compares card number, expiry, name and registration secret. Whatever does not match,
 // the answer is "do not honour", after the same work. After 5 failed checks of a card number every

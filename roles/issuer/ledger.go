@@ -16,6 +16,10 @@ const (
 	entryRelease  = "release" // reversal
 	entryLapse    = "lapse"
 	entryClearing = "clearing"
+
+	entryUnclearing = "clearing withdrawn"
+	entryRefund     = "refund"
+	entryUnrefund   = "refund withdrawn"
 )
 
 // movement changes an account's amounts. Except for an opening it sums to zero.

@@ -190,9 +190,13 @@ func (b *bank) audit(t *testing.T) {
 		a.entries <> (SELECT COUNT(*) FROM ledger WHERE account_id = a.id)`)
 	count("only the opening makes money", `SELECT COUNT(*) FROM ledger WHERE kind <> 'opening' AND available + held + booked <> 0`)
 	count("what is held is what purchases hold", `SELECT COUNT(*) FROM account a WHERE a.held <>
-		(SELECT COALESCE(SUM(amount), 0) FROM purchase WHERE account_id = a.id AND state = 'held')`)
+		(SELECT COALESCE(SUM(hold), 0) FROM purchase WHERE account_id = a.id)`)
 	count("what is booked is what was cleared", `SELECT COUNT(*) FROM account a WHERE a.booked <>
-		(SELECT COALESCE(SUM(cleared), 0) FROM purchase WHERE account_id = a.id AND state = 'cleared')`)
+		(SELECT COALESCE(SUM(cleared - refunded), 0) FROM purchase WHERE account_id = a.id AND state = 'cleared')`)
+	count("what is booked is what the settlements say", `SELECT COUNT(*) FROM
+		(SELECT SUM(booked) AS n FROM account) a,
+		(SELECT COALESCE(SUM(CASE WHEN kind IN ('clearing', 'refund withdrawn') THEN moved ELSE -moved END), 0) AS n FROM advice) b
+		WHERE a.n <> b.n`)
 }
 
 func usd(cents int64) set.CurrencyAmount { return finnet.FromMinorUnits(cents, 840) }
@@ -242,7 +246,7 @@ func (b *bank) reverse(t *testing.T, r *finnet.Reversal, want finnet.ResponseCod
 func clearing(a *finnet.Authorization, approval string, cents int64) *finnet.Clearing {
 	return &finnet.Clearing{
 		Trace: a.Next(time.Now()), Original: a.Trace, Amount: usd(cents), ApprovalCode: approval,
-		Merchant: finnet.Merchant{ID: a.Merchant.ID}, XID: a.XID,
+		Merchant: finnet.Merchant{ID: a.Merchant.ID}, XID: a.XID, Settlement: 1,
 	}
 }
 

@@ -41,17 +41,22 @@ type purchase struct {
 	xid      []byte
 	code     finnet.ResponseCode
 	approval string
-	cleared  int64
+
+	authorized int64 // of amount, what may be cleared
+	hold       int64 // what is held now
+	cleared    int64
+	refunded   int64 // of cleared
 }
 
 // findPurchase gives nil if there is none.
 func findPurchase(ctx context.Context, tx *sql.Tx, t finnet.Trace) (*purchase, error) {
 	p := &purchase{trace: t}
 	err := tx.QueryRowContext(ctx,
-		`SELECT account_id, state, amount, currency, merchant, xid, code, approval, cleared FROM purchase
+		`SELECT account_id, state, amount, currency, merchant, xid, code, approval, authorized, hold, cleared, refunded FROM purchase
 		 WHERE acquirer = $1 AND stan = $2 AND rrn = $3 AND transmission = $4`,
 		string(t.Acquirer), t.STAN, t.RRN, t.Transmission).
-		Scan(&p.account, &p.state, &p.amount, &p.currency, &p.merchant, &p.xid, &p.code, &p.approval, &p.cleared)
+		Scan(&p.account, &p.state, &p.amount, &p.currency, &p.merchant, &p.xid, &p.code, &p.approval,
+			&p.authorized, &p.hold, &p.cleared, &p.refunded)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -64,21 +69,25 @@ func findPurchase(ctx context.Context, tx *sql.Tx, t finnet.Trace) (*purchase, e
 func (p *purchase) insert(ctx context.Context, tx *sql.Tx, at, lapses time.Time) error {
 	_, err := tx.ExecContext(ctx,
 		`INSERT INTO purchase (acquirer, stan, rrn, transmission, account_id, state, amount, currency, merchant, xid,
-		 code, approval, cleared, at_s, lapses_s) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+		 code, approval, authorized, hold, cleared, at_s, lapses_s)
+		 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
 		string(p.trace.Acquirer), p.trace.STAN, p.trace.RRN, p.trace.Transmission, p.account, p.state, p.amount,
-		int64(p.currency), string(p.merchant), p.xid, string(p.code), p.approval, p.cleared, at.Unix(), lapses.Unix())
+		int64(p.currency), string(p.merchant), p.xid, string(p.code), p.approval, p.authorized, p.hold, p.cleared, at.Unix(), lapses.Unix())
 	if err != nil {
 		return fmt.Errorf("store purchase %s: %w", p.trace.RRN, err)
 	}
 	return nil
 }
 
-func (p *purchase) update(ctx context.Context, tx *sql.Tx, state string, clearedAmount int64) error {
+// update keeps what has become of p.
+func (p *purchase) update(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx,
-		`UPDATE purchase SET state = $1, cleared = $2 WHERE acquirer = $3 AND stan = $4 AND rrn = $5 AND transmission = $6`,
-		state, clearedAmount, string(p.trace.Acquirer), p.trace.STAN, p.trace.RRN, p.trace.Transmission)
+		`UPDATE purchase SET state = $1, authorized = $2, hold = $3, cleared = $4, refunded = $5
+		 WHERE acquirer = $6 AND stan = $7 AND rrn = $8 AND transmission = $9`,
+		p.state, p.authorized, p.hold, p.cleared, p.refunded,
+		string(p.trace.Acquirer), p.trace.STAN, p.trace.RRN, p.trace.Transmission)
 	if err != nil {
-		return fmt.Errorf("make purchase %s %s: %w", p.trace.RRN, state, err)
+		return fmt.Errorf("make purchase %s %s: %w", p.trace.RRN, p.state, err)
 	}
 	return nil
 }
@@ -114,7 +123,7 @@ func (i *Issuer) Authorize(ctx context.Context, a *finnet.Authorization) (answer
 		now := i.now()
 		p.code, p.state = acct.decide(card, a, amount, now), declined
 		if p.code == finnet.Approved {
-			p.state, p.approval = held, approval
+			p.state, p.approval, p.authorized, p.hold = held, approval, amount, amount
 			if err := move(ctx, tx, acct.id, entryHold, a.Trace, now, movement{available: -amount, held: amount}); err != nil {
 				return err
 			}
@@ -171,9 +180,13 @@ func expired(e set.CardExpiry, now time.Time) bool {
 	return string(e) < now.UTC().Add(-12*time.Hour).Format(monthLayout)
 }
 
-// Reverse takes an authorization back.
+// Reverse takes an authorization back, or makes it smaller.
 func (i *Issuer) Reverse(ctx context.Context, r *finnet.Reversal) (code finnet.ResponseCode, err error) {
 	amount, err := finnet.MinorUnits(r.Amount)
+	if err != nil {
+		return finnet.InvalidAmount, nil
+	}
+	remains, err := remaining(r)
 	if err != nil {
 		return finnet.InvalidAmount, nil
 	}
@@ -185,6 +198,8 @@ func (i *Issuer) Reverse(ctx context.Context, r *finnet.Reversal) (code finnet.R
 		now := i.now()
 		code = finnet.Approved
 		switch {
+		case p == nil && remains > 0:
+			code = finnet.UnknownOriginal
 		case p == nil:
 			p := &purchase{
 				trace: r.Original, state: reversed, amount: amount, currency: r.Amount.Currency,
@@ -193,16 +208,11 @@ func (i *Issuer) Reverse(ctx context.Context, r *finnet.Reversal) (code finnet.R
 			return p.insert(ctx, tx, now, now)
 		case p.amount != amount || p.currency != r.Amount.Currency:
 			code = finnet.InvalidAmount
+		case p.authorized <= remains: // it is as small already, or nothing
 		case p.state == cleared:
 			code = finnet.InvalidTransaction
-		case p.state == held:
-			err := move(ctx, tx, p.account.String, entryRelease, p.trace, now, movement{available: p.amount, held: -p.amount})
-			if err != nil {
-				return err
-			}
-			return p.update(ctx, tx, reversed, 0)
-		case p.state == lapsed:
-			return p.update(ctx, tx, reversed, 0)
+		default:
+			return p.shrink(ctx, tx, remains, now)
 		}
 		return nil
 	})
@@ -212,63 +222,30 @@ func (i *Issuer) Reverse(ctx context.Context, r *finnet.Reversal) (code finnet.R
 	return code, nil
 }
 
-// Clear books the capture of an authorization.
-func (i *Issuer) Clear(ctx context.Context, c *finnet.Clearing) (code finnet.ResponseCode, err error) {
-	amount, err := finnet.MinorUnits(c.Amount)
-	if err != nil {
-		return finnet.InvalidAmount, nil
+// remaining is what a reversal leaves, in minor units.
+func remaining(r *finnet.Reversal) (int64, error) {
+	if r.Remains.Amount == 0 {
+		return 0, nil
 	}
-	err = i.db.Tx(ctx, func(tx *sql.Tx) error {
-		p, err := findPurchase(ctx, tx, c.Original)
-		if err != nil {
-			return err
-		}
-		m, decision := p.clearing(c, amount)
-		if code = decision; m == nil {
-			return nil
-		}
-		if p.state == lapsed {
-			var available int64
-			err := tx.QueryRowContext(ctx, `SELECT available FROM account WHERE id = $1`, p.account.String).Scan(&available)
-			if err != nil {
-				return fmt.Errorf("read account %s: %w", p.account.String, err)
-			}
-			if available < amount {
-				code = finnet.InsufficientFunds
-				return nil
-			}
-		}
-		if err := move(ctx, tx, p.account.String, entryClearing, p.trace, i.now(), *m); err != nil {
-			return err
-		}
-		return p.update(ctx, tx, cleared, amount)
-	})
-	if err != nil {
-		return "", err
+	if r.Remains.Currency != r.Amount.Currency {
+		return 0, errors.New("the rest is of another currency")
 	}
-	return code, nil
+	return finnet.MinorUnits(r.Remains)
 }
 
-// clearing gives the answer to a clearing of p, which is nil when there is no such purchase, and the
-// movement to book if there is one.
-func (p *purchase) clearing(c *finnet.Clearing, amount int64) (*movement, finnet.ResponseCode) {
-	switch {
-	case p == nil:
-		return nil, finnet.UnknownOriginal
-	case p.state == declined || p.state == reversed:
-		return nil, finnet.InvalidTransaction
-	case p.approval != c.ApprovalCode || p.merchant != c.Merchant.ID || !bytes.Equal(p.xid, c.XID[:]) || p.currency != c.Amount.Currency:
-		return nil, finnet.InvalidTransaction
-	case p.state == cleared && p.cleared == amount:
-		return nil, finnet.Approved
-	case p.state == cleared:
-		return nil, finnet.Duplicate
-	case amount > p.amount:
-		return nil, finnet.InvalidAmount
-	case p.state == lapsed:
-		return &movement{available: -amount, booked: amount}, finnet.Approved
+// shrink leaves no more than remains of an authorization, and releases what is held for the rest.
+func (p *purchase) shrink(ctx context.Context, tx *sql.Tx, remains int64, now time.Time) error {
+	if release := p.hold - min(p.hold, remains); release > 0 {
+		if err := move(ctx, tx, p.account.String, entryRelease, p.trace, now, movement{available: release, held: -release}); err != nil {
+			return err
+		}
+		p.hold -= release
 	}
-	return &movement{available: p.amount - amount, held: -p.amount, booked: amount}, finnet.Approved
+	p.authorized = remains
+	if remains == 0 {
+		p.state = reversed
+	}
+	return p.update(ctx, tx)
 }
 
 // ReleaseLapsed releases the holds that have lasted their days, and says how many. Serve does so every
@@ -283,11 +260,12 @@ func (i *Issuer) ReleaseLapsed(ctx context.Context) (released int, err error) {
 				return err
 			}
 			for _, p := range due {
-				err := move(ctx, tx, p.account.String, entryLapse, p.trace, now, movement{available: p.amount, held: -p.amount})
+				err := move(ctx, tx, p.account.String, entryLapse, p.trace, now, movement{available: p.hold, held: -p.hold})
 				if err != nil {
 					return err
 				}
-				if err := p.update(ctx, tx, lapsed, 0); err != nil {
+				p.state, p.hold = lapsed, 0
+				if err := p.update(ctx, tx); err != nil {
 					return err
 				}
 			}
@@ -306,7 +284,7 @@ func (i *Issuer) ReleaseLapsed(ctx context.Context) (released int, err error) {
 
 func lapsedPurchases(ctx context.Context, tx *sql.Tx, now time.Time) ([]*purchase, error) {
 	rows, err := tx.QueryContext(ctx,
-		`SELECT acquirer, stan, rrn, transmission, account_id, amount FROM purchase
+		`SELECT acquirer, stan, rrn, transmission, account_id, authorized, hold FROM purchase
 		 WHERE state = $1 AND lapses_s <= $2 ORDER BY lapses_s LIMIT $3`, held, now.Unix(), lapseBatchMax)
 	if err != nil {
 		return nil, fmt.Errorf("read lapsed holds: %w", err)
@@ -315,7 +293,7 @@ func lapsedPurchases(ctx context.Context, tx *sql.Tx, now time.Time) ([]*purchas
 	var due []*purchase
 	for rows.Next() {
 		p := &purchase{}
-		err := rows.Scan(&p.trace.Acquirer, &p.trace.STAN, &p.trace.RRN, &p.trace.Transmission, &p.account, &p.amount)
+		err := rows.Scan(&p.trace.Acquirer, &p.trace.STAN, &p.trace.RRN, &p.trace.Transmission, &p.account, &p.authorized, &p.hold)
 		if err != nil {
 			return nil, fmt.Errorf("read a lapsed hold: %w", err)
 		}

@@ -115,7 +115,7 @@ func TestRepeats(t *testing.T) {
 		c := clearing(a, first.ApprovalCode, 6_000)
 		b.clear(t, c, finnet.Approved)
 		b.clear(t, c, finnet.Approved)
-		b.clear(t, clearing(a, first.ApprovalCode, 6_000), finnet.Approved) // sent anew
+		b.clear(t, clearing(a, first.ApprovalCode, 6_000), finnet.Duplicate) // another clearing, not the same again
 		b.clear(t, clearing(a, first.ApprovalCode, 5_999), finnet.Duplicate)
 		if again := b.authorize(t, a); again != first {
 			t.Errorf("authorization repeated after its clearing is answered %+v, want %+v", again, first)
@@ -207,8 +207,9 @@ func TestLapsedHolds(t *testing.T) {
 			t.Errorf("authorization repeated after it lapsed is answered %s, want %s", got.Code, finnet.InvalidTransaction)
 		}
 
-		b.clear(t, clearing(late, lateCode, 19_000), finnet.Approved) // still available
-		b.clear(t, clearing(late, lateCode, 19_000), finnet.Approved)
+		c := clearing(late, lateCode, 19_000)
+		b.clear(t, c, finnet.Approved) // still available
+		b.clear(t, c, finnet.Approved)
 		b.want(t, "alice", amounts{26_000, 5_000, 19_000})
 		b.approved(t, authorization(t, "alice", 12_000))
 		b.clear(t, clearing(tooLate, tooLateCode, 15_000), finnet.InsufficientFunds)
@@ -286,13 +287,15 @@ func TestMoneyIsConserved(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 2))
 		var sent []*finnet.Authorization
 		approvals := map[*finnet.Authorization]string{}
-		for range 300 {
+		var clearings []*finnet.Clearing
+		var refunds []*finnet.Refund
+		for range 400 {
 			if len(sent) == 0 || rng.IntN(3) == 0 {
 				sent = append(sent, authorization(t, "alice", int64(rng.IntN(15_000)+1)))
 			}
 			a := sent[rng.IntN(len(sent))]
 			cents := int64(a.Amount.Amount)
-			switch rng.IntN(5) {
+			switch rng.IntN(8) {
 			case 0, 1:
 				if answer := b.authorize(t, a); answer.Code == finnet.Approved {
 					if before, ok := approvals[a]; ok && before != answer.ApprovalCode {
@@ -301,19 +304,46 @@ func TestMoneyIsConserved(t *testing.T) {
 					approvals[a] = answer.ApprovalCode
 				}
 			case 2:
-				if _, err := b.Reverse(t.Context(), reversal(a)); err != nil {
+				r := reversal(a)
+				if remains := rng.Int64N(cents); rng.IntN(2) == 0 && remains > 0 {
+					r.Remains = usd(remains)
+				}
+				if _, err := b.Reverse(t.Context(), r); err != nil {
 					t.Fatal(err)
 				}
-			case 3:
+			case 3, 4:
 				c := clearing(a, approvals[a], rng.Int64N(cents)+1)
 				first, err := b.Clear(t.Context(), c)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if first == finnet.Approved {
-					b.clear(t, c, finnet.Approved)
+				b.clear(t, c, first)
+				clearings = append(clearings, c)
+			case 5:
+				if len(clearings) == 0 {
+					continue
 				}
-			case 4:
+				r := refund(clearings[rng.IntN(len(clearings))], rng.Int64N(5_000)+1)
+				first, err := b.Refund(t.Context(), r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.refund(t, r, first)
+				refunds = append(refunds, r)
+			case 6:
+				if len(clearings) == 0 || len(refunds) == 0 {
+					continue
+				}
+				w := unclear(clearings[rng.IntN(len(clearings))])
+				if rng.IntN(2) == 0 {
+					w = unrefund(refunds[rng.IntN(len(refunds))])
+				}
+				first, err := b.Withdraw(t.Context(), w)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.withdraw(t, w, first)
+			case 7:
 				b.clock.advance(time.Duration(rng.IntN(24)) * time.Hour)
 				if _, err := b.ReleaseLapsed(t.Context()); err != nil {
 					t.Fatal(err)
