@@ -2,6 +2,7 @@ package smartcard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -9,7 +10,8 @@ import (
 
 // A Recorder is a Card that counts what passes through to another. It keeps the
 // header of each command and the lengths, never a body: bodies have PINs, keys
-// and plaintexts in them. It may be used concurrently.
+// and plaintexts in them. It is a PINPad if the other is. It may be used
+// concurrently.
 type Recorder struct {
 	Card
 
@@ -35,12 +37,35 @@ func (r Record) String() string {
 // NewRecorder records what is sent to c.
 func NewRecorder(c Card) *Recorder { return &Recorder{Card: c} }
 
+var _ PINPad = (*Recorder)(nil)
+
 // Transmit sends cmd to the card and counts.
 func (r *Recorder) Transmit(ctx context.Context, cmd []byte) ([]byte, error) {
+	return r.record(cmd, func() ([]byte, error) { return r.Card.Transmit(ctx, cmd) })
+}
+
+// Keypad is that of the other card's reader.
+func (r *Recorder) Keypad() Keypad {
+	if pad, ok := r.Card.(PINPad); ok {
+		return pad.Keypad()
+	}
+	return Keypad{}
+}
+
+// EnterPIN passes e on, and counts the command that the reader sends.
+func (r *Recorder) EnterPIN(ctx context.Context, e PINEntry) ([]byte, error) {
+	pad, ok := r.Card.(PINPad)
+	if !ok {
+		return nil, errors.New("smartcard: EnterPIN: the reader has no keypad")
+	}
+	return r.record(e.Command, func() ([]byte, error) { return pad.EnterPIN(ctx, e) })
+}
+
+func (r *Recorder) record(cmd []byte, send func() ([]byte, error)) ([]byte, error) {
 	rec := Record{SentBytes: len(cmd)}
 	copy(rec.Header[:], cmd)
 	start := time.Now()
-	answer, err := r.Card.Transmit(ctx, cmd)
+	answer, err := send()
 	rec.Took = time.Since(start)
 	rec.ReceivedBytes = len(answer)
 	if n := len(answer); n >= 2 {

@@ -134,6 +134,7 @@ var ErrUnavailable = errors.New("smart card unavailable")
 // The ways in which a card is unavailable.
 var (
 	ErrNoService   error = &unavailable{"no smart card service"}
+	ErrDenied      error = &unavailable{"the smart card service does not serve this program"}
 	ErrNoReader    error = &unavailable{"no such reader"}
 	ErrNoCard      error = &unavailable{"no card in the reader"}
 	ErrCardRemoved error = &unavailable{"the card was removed"}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebfe/scard"
 
 	"github.com/setkit/setkit/smartcard"
+	"github.com/setkit/setkit/smartcard/iso7816"
 )
 
 const (
@@ -19,7 +21,12 @@ const (
 	commandBytesMin  = 4
 	responseBytesMin = 2
 
-	closeTimeout = 2 * time.Second
+	// OpenTimeout is how long Open waits for a card that another program holds, if
+	// its context has no deadline.
+	OpenTimeout = 10 * time.Second
+
+	connectInterval = 100 * time.Millisecond // between two attempts to open a card
+	closeTimeout    = 2 * time.Second
 
 	// PC/SC needs a moment to notice that a card which stopped answering is gone.
 	removalTimeout  = 2 * time.Second
@@ -29,8 +36,10 @@ const (
 // A Card is a card in a reader, opened shared. It may be used concurrently: its
 // transactions exclude one another, and its commands go out one by one.
 type Card struct {
-	reader string
-	atr    []byte
+	reader   string
+	atr      []byte
+	protocol scard.Protocol
+	features features // of the reader
 
 	transaction chan struct{} // holds a value between Begin and End
 	turn        chan struct{} // holds a value during a PC/SC call
@@ -39,44 +48,116 @@ type Card struct {
 
 	// Below, whoever holds turn.
 	ctx  *scard.Context
-	card *scard.Card
+	card handle
 	lost error // why the card is of no more use
 }
 
-var _ smartcard.Card = (*Card)(nil)
+var _ smartcard.PINPad = (*Card)(nil)
 
-// Open connects to the card in the reader of this name.
-func Open(ctx context.Context, reader string) (*Card, error) {
-	return wait(ctx, func() (*Card, error) { return open(reader) }, func(c *Card) { c.Close() })
+// A handle is what a Card needs of scard.Card. Tests have a reader with a keypad
+// behind it, which pcscd has no virtual one of.
+type handle interface {
+	ActiveProtocol() scard.Protocol
+	Status() (*scard.CardStatus, error)
+	BeginTransaction() error
+	EndTransaction(d scard.Disposition) error
+	Reconnect(mode scard.ShareMode, p scard.Protocol, d scard.Disposition) error
+	Disconnect(d scard.Disposition) error
+	Transmit(cmd []byte) ([]byte, error)
+	Control(code uint32, in []byte) ([]byte, error)
 }
 
-func open(reader string) (*Card, error) {
-	pcscCtx, err := scard.EstablishContext()
-	if err != nil {
-		return nil, describe(reader, "connect", err)
+// Open connects to the card in the reader of this name. While another program
+// holds the card exclusively, or is in the middle of a transaction, Open waits:
+// until ctx ends, or for OpenTimeout if that has no deadline. Then it fails with
+// smartcard.ErrInUse.
+func Open(ctx context.Context, reader string) (*Card, error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, OpenTimeout)
+		defer cancel()
 	}
-	card, err := pcscCtx.Connect(reader, scard.ShareShared, scard.ProtocolAny)
-	if err != nil {
-		pcscCtx.Release()
-		return nil, describe(reader, "connect", err)
+	for attempt := 0; ; attempt++ {
+		service, err := wait(ctx, establish, func(s *scard.Context) { _ = s.Release() })
+		switch {
+		case err != nil && attempt > 0 && ctx.Err() != nil:
+			return nil, errInUse(ctx, reader, "open the card")
+		case err != nil:
+			return nil, err
+		}
+		c, err := wait(ctx, func() (*Card, error) { return open(service, reader) }, func(c *Card) { c.Close() })
+		if err == nil {
+			return c, nil
+		}
+		overdue := ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) // PC/SC waits by itself for a transaction to end
+		if !overdue && !errors.Is(err, smartcard.ErrInUse) && !errors.Is(err, smartcard.ErrReset) {
+			return nil, err
+		}
+		select {
+		case <-time.After(connectInterval):
+		case <-ctx.Done():
+			return nil, errInUse(ctx, reader, "open the card")
+		}
 	}
+}
+
+// errInUse says that ctx ended while another program had the card.
+func errInUse(ctx context.Context, reader, what string) error {
+	return fmt.Errorf("pcsc: reader %q: %s: %w: %s (%w)", reader, what, smartcard.ErrInUse, inUseHelp, context.Cause(ctx))
+}
+
+// open connects to a card through service, which then belongs to the Card, or is
+// released.
+func open(service *scard.Context, reader string) (*Card, error) {
+	h, err := service.Connect(reader, scard.ShareShared, scard.ProtocolAny)
+	if err != nil {
+		err = describeConnect(service, reader, err)
+		_ = service.Release() // the other error tells more
+		return nil, err
+	}
+	return newCard(service, h, reader)
+}
+
+// describeConnect is describe for a refused connection to a card: pcscd says that
+// polkit was against it by hanging up.
+func describeConnect(service *scard.Context, reader string, err error) error {
+	if !errors.Is(err, scard.ErrCommError) {
+		return describe(reader, "connect", err)
+	}
+	if _, listErr := service.ListReaders(); listErr == nil || errors.Is(listErr, scard.ErrNoReadersAvailable) {
+		return describe(reader, "connect", err) // it is the card that doesn't answer
+	}
+	again, goneErr := establish()
+	if goneErr != nil {
+		return goneErr
+	}
+	_ = again.Release()
+	return describe(reader, "connect", scard.ErrSecurityViolation)
+}
+
+// newCard makes a Card of a connection. If it can't, it ends that.
+func newCard(service *scard.Context, h handle, reader string) (*Card, error) {
 	c := &Card{
 		reader:      reader,
+		protocol:    h.ActiveProtocol(),
 		transaction: make(chan struct{}, 1),
 		turn:        make(chan struct{}, 1),
 		givenUp:     make(chan struct{}),
-		ctx:         pcscCtx,
-		card:        card,
+		ctx:         service,
+		card:        h,
 	}
-	state, err := card.Status()
-	if err == nil && card.ActiveProtocol() == scard.ProtocolUndefined {
+	state, err := h.Status()
+	if err == nil && c.protocol == scard.ProtocolUndefined {
 		err = scard.ErrUnresponsiveCard
+	}
+	if err == nil {
+		c.atr = slices.Clone(state.Atr)
+		c.features, err = askFeatures(h)
 	}
 	if err != nil {
 		c.release(scard.LeaveCard)
 		return nil, describe(reader, "connect", err)
 	}
-	c.atr = slices.Clone(state.Atr)
 	return c, nil
 }
 
@@ -85,6 +166,14 @@ func (c *Card) Reader() string { return c.reader }
 
 // ATR returns the answer to reset that the card gave when it was opened.
 func (c *Card) ATR() []byte { return slices.Clone(c.atr) }
+
+// Extended says if APDUs of extended length reach the card: its answer to reset
+// says that it takes them, and the reader, if it says anything about that, that it
+// has room for them. Protocol T=0 has none. See piv.Options.
+func (c *Card) Extended() bool {
+	atr, err := iso7816.ParseATR(c.atr)
+	return err == nil && atr.ExtendedLength && c.protocol == scard.ProtocolT1 && c.features.roomForExtended()
+}
 
 // Transmit sends a command, as smartcard.Transport says. After ErrReset the card
 // answers again from the next Begin on; after ErrCardRemoved never.
@@ -125,14 +214,19 @@ func withoutLe(apdu []byte) []byte {
 }
 
 // Begin takes the card, as smartcard.Card says. If another program has reset the
-// card since the last transaction, Begin connects anew.
+// card since the last transaction, Begin connects anew. If another program has the
+// card until ctx ends, the error wraps smartcard.ErrInUse as well.
 func (c *Card) Begin(ctx context.Context) error {
 	select {
 	case c.transaction <- struct{}{}:
 	case <-ctx.Done():
 		return fmt.Errorf("pcsc: reader %q: waiting for the end of a transaction: %w", c.reader, context.Cause(ctx))
 	}
-	err := c.call(ctx, "begin a transaction", scard.LeaveCard, func() error {
+	const what = "begin a transaction"
+	var waiting atomic.Bool // the call can outlive this function
+	err := c.call(ctx, what, scard.LeaveCard, func() error {
+		waiting.Store(true)
+		defer waiting.Store(false)
 		err := c.card.BeginTransaction()
 		if !errors.Is(err, scard.ErrResetCard) {
 			return err
@@ -146,6 +240,9 @@ func (c *Card) Begin(ctx context.Context) error {
 	})
 	if err != nil {
 		<-c.transaction
+		if ctx.Err() != nil && waiting.Load() {
+			return errInUse(ctx, c.reader, what)
+		}
 	}
 	return err
 }
@@ -194,6 +291,8 @@ func (c *Card) Close() error {
 func (c *Card) release(d scard.Disposition) {
 	if c.card != nil {
 		_ = c.card.Disconnect(d) // nothing is left to be done about it
+	}
+	if c.ctx != nil {
 		_ = c.ctx.Release()
 	}
 	c.card, c.ctx = nil, nil

@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +30,7 @@ import (
 )
 
 const (
-	pollInterval = 100 * time.Millisecond // between two looks for a card
+	pollInterval = 100 * time.Millisecond // between two looks at the readers
 	listAttempts = 3                      // when a reader disappears while being asked for
 )
 
@@ -44,14 +43,7 @@ type Reader struct {
 
 // Readers lists the readers, in the order of PC/SC. There may be none.
 func Readers(ctx context.Context) ([]Reader, error) {
-	return wait(ctx, func() (list []Reader, err error) {
-		for range listAttempts {
-			if list, err = readers(); !errors.Is(err, smartcard.ErrNoReader) {
-				break
-			}
-		}
-		return list, err
-	}, nil)
+	return wait(ctx, readers, nil)
 }
 
 // Find returns the reader to use, with a card in it. That is the one with this
@@ -63,8 +55,13 @@ func Find(ctx context.Context, name string) (Reader, error) {
 	if err != nil {
 		return Reader{}, err
 	}
+	return choose(all, name)
+}
+
+// choose is Find among these readers.
+func choose(all []Reader, name string) (Reader, error) {
 	if len(all) == 0 {
-		return Reader{}, fmt.Errorf("pcsc: %w: none is connected", smartcard.ErrNoReader)
+		return Reader{}, fmt.Errorf("pcsc: %w: there is none: %s", smartcard.ErrNoReader, noReaderHelp(os.DirFS(usbDevices)))
 	}
 	found := matching(all, name)
 	switch {
@@ -106,23 +103,21 @@ func names(all []Reader) string {
 // Wait is Find for a card that is still to be inserted, or a reader to be
 // connected. When ctx ends it fails with what was missing last.
 func Wait(ctx context.Context, name string) (Reader, error) {
-	var last error // what the wait was for, should it end in the middle of a look
-	for {
-		r, err := Find(ctx, name)
-		switch {
-		case errors.Is(err, smartcard.ErrNoCard), errors.Is(err, smartcard.ErrNoReader):
-			last = err
-		case last != nil && ctx.Err() != nil:
-			return Reader{}, fmt.Errorf("%w (%w)", last, context.Cause(ctx))
-		default:
+	var missing error
+	for all, err := range looks(ctx) {
+		var r Reader
+		if err == nil {
+			r, err = choose(readersOf(all), name)
+		}
+		if !errors.Is(err, smartcard.ErrNoCard) && !errors.Is(err, smartcard.ErrNoReader) {
 			return r, err
 		}
-		select {
-		case <-ctx.Done():
-			return Reader{}, fmt.Errorf("%w (%w)", err, context.Cause(ctx))
-		case <-time.After(pollInterval):
-		}
+		missing = err
 	}
+	if missing == nil { // ctx ended during the first look
+		return Reader{}, fmt.Errorf("pcsc: %w", context.Cause(ctx))
+	}
+	return Reader{}, fmt.Errorf("%w (%w)", missing, context.Cause(ctx))
 }
 
 // stateMu guards SCardGetStatusChange. The binding keeps the reader names of
@@ -130,13 +125,43 @@ func Wait(ctx context.Context, name string) (Reader, error) {
 // same name lets the first one's memory be collected while C reads it.
 var stateMu sync.Mutex
 
+// A sighting is what PC/SC says of a reader.
+type sighting struct {
+	Reader
+	moves uint32 // how often a card was put in or taken out, modulo 1<<16
+}
+
+func readersOf(all []sighting) []Reader {
+	var list []Reader
+	for _, s := range all {
+		list = append(list, s.Reader)
+	}
+	return list
+}
+
 // readers asks PC/SC for the readers and their states.
 func readers() ([]Reader, error) {
-	ctx, err := scard.EstablishContext()
+	ctx, err := establish()
 	if err != nil {
-		return nil, describe("", "connect", err)
+		return nil, err
 	}
 	defer ctx.Release()
+	all, err := look(ctx)
+	return readersOf(all), err
+}
+
+// look asks for the readers and their states. One that disappears meanwhile makes
+// it look again.
+func look(ctx *scard.Context) (all []sighting, err error) {
+	for range listAttempts {
+		if all, err = lookOnce(ctx); !errors.Is(err, smartcard.ErrNoReader) {
+			break
+		}
+	}
+	return all, err
+}
+
+func lookOnce(ctx *scard.Context) ([]sighting, error) {
 	names, err := ctx.ListReaders()
 	if errors.Is(err, scard.ErrNoReadersAvailable) || err == nil && len(names) == 0 {
 		return nil, nil
@@ -154,14 +179,15 @@ func readers() ([]Reader, error) {
 	if err != nil {
 		return nil, describe("", "ask for the readers' state", err)
 	}
-	list := make([]Reader, len(states))
+	all := make([]sighting, len(states))
 	for i, s := range states {
-		list[i] = Reader{Name: s.Reader, CardPresent: s.EventState&scard.StatePresent != 0}
-		if list[i].CardPresent { // the binding leaves an old ATR after removal
-			list[i].ATR = slices.Clone(s.Atr)
+		all[i].Reader = Reader{Name: s.Reader, CardPresent: s.EventState&scard.StatePresent != 0}
+		all[i].moves = uint32(s.EventState) >> 16
+		if all[i].CardPresent { // the binding leaves an old ATR after removal
+			all[i].ATR = slices.Clone(s.Atr)
 		}
 	}
-	return list, nil
+	return all, nil
 }
 
 // wait runs f, which calls PC/SC, until it ends or ctx does. In the second case
@@ -189,52 +215,4 @@ func wait[T any](ctx context.Context, f func() (T, error), discard func(T)) (T, 
 		var none T
 		return none, fmt.Errorf("pcsc: %w", context.Cause(ctx))
 	}
-}
-
-// classes says which error of package smartcard a PC/SC code is.
-var classes = map[scard.Error]error{
-	scard.ErrNoService:          smartcard.ErrNoService,
-	scard.ErrServiceStopped:     smartcard.ErrNoService,
-	scard.ErrNoReadersAvailable: smartcard.ErrNoReader,
-	scard.ErrUnknownReader:      smartcard.ErrNoReader,
-	scard.ErrReaderUnavailable:  smartcard.ErrNoReader,
-	scard.ErrNoSmartcard:        smartcard.ErrNoCard,
-	scard.ErrRemovedCard:        smartcard.ErrCardRemoved,
-	scard.ErrResetCard:          smartcard.ErrReset,
-	scard.ErrSharingViolation:   smartcard.ErrInUse,
-	scard.ErrUnpoweredCard:      smartcard.ErrMute,
-	scard.ErrUnresponsiveCard:   smartcard.ErrMute,
-}
-
-// describe makes of a PC/SC error one that says where it happened, of which
-// class it is and its code.
-func describe(reader, what string, err error) error {
-	at := "pcsc"
-	if reader != "" {
-		at = fmt.Sprintf("pcsc: reader %q", reader)
-	}
-	var code scard.Error
-	if !errors.As(err, &code) {
-		return fmt.Errorf("%s: %s: %v: %w", at, what, err, smartcard.ErrUnavailable)
-	}
-	class, ok := classes[code]
-	switch {
-	case !ok:
-		return fmt.Errorf("%s: %s: %v (0x%08X): %w", at, what, err, uint32(code), smartcard.ErrUnavailable)
-	case class == smartcard.ErrNoService:
-		return fmt.Errorf("%s: %w: %s (0x%08X)", at, class, serviceHelp(), uint32(code))
-	default:
-		return fmt.Errorf("%s: %w (0x%08X)", at, class, uint32(code))
-	}
-}
-
-// serviceHelp says what to do about a missing service.
-func serviceHelp() string {
-	if runtime.GOOS != "linux" {
-		return "start the system's smart card service"
-	}
-	if socket := os.Getenv("PCSCLITE_CSOCK_NAME"); socket != "" {
-		return fmt.Sprintf("no pcscd answers at %s, which PCSCLITE_CSOCK_NAME names", socket)
-	}
-	return "pcscd is not running: systemctl start pcscd.socket"
 }
