@@ -9,8 +9,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,35 +22,6 @@ import (
 	"github.com/setkit/setkit/smartcard/piv"
 	"github.com/setkit/setkit/smartcard/virtual"
 )
-
-// listOnly makes the test binary list the readers and end: a process can talk to
-// one pcscd only.
-const listOnly = "PCSC_TEST_LIST"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(listOnly) == "" {
-		os.Exit(m.Run())
-	}
-	_, err := pcsc.Readers(context.Background())
-	fmt.Printf("%v\nno service: %v\n", err, errors.Is(err, smartcard.ErrNoService) && errors.Is(err, smartcard.ErrUnavailable))
-}
-
-func TestNoService(t *testing.T) {
-	t.Parallel()
-	for socket, want := range map[string]string{
-		"/nonexistent/pcscd.comm": "no pcscd answers at /nonexistent/pcscd.comm, which PCSCLITE_CSOCK_NAME names",
-	} {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), listOnly+"=1", "PCSCLITE_CSOCK_NAME="+socket)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		if !strings.Contains(string(out), want) || !strings.Contains(string(out), "no service: true") {
-			t.Errorf("got %q, want %q", out, want)
-		}
-	}
-}
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
@@ -257,34 +226,6 @@ func TestReset(t *testing.T) {
 	if err := c.End(smartcard.Leave); err != nil {
 		t.Error(err)
 	}
-}
-
-func TestForeignTransaction(t *testing.T) {
-	t.Parallel()
-	r := cardtest.New(t)
-	holder, waiting := open(t, r.Name), open(t, r.Name)
-	if err := holder.Begin(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if err := waiting.Begin(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
-	}
-	wantOK(t, holder)
-	if err := holder.End(smartcard.Leave); err != nil {
-		t.Error(err)
-	}
-	// The wait that was given up neither holds nor resets the card.
-	next := open(t, r.Name)
-	if err := next.Begin(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	wantOK(t, next)
-	if err := next.End(smartcard.Leave); err != nil {
-		t.Error(err)
-	}
-	wantOK(t, holder)
 }
 
 func TestCommandLength(t *testing.T) {

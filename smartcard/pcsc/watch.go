@@ -65,7 +65,7 @@ func Watch(ctx context.Context) iter.Seq[Event] {
 				events = slices.Insert(events, 0, Event{Change: ServiceBack})
 			}
 			for _, e := range events {
-				if !yield(e) {
+				if ctx.Err() != nil || !yield(e) {
 					return
 				}
 			}
