@@ -1,6 +1,7 @@
 // Package smartcard says what a smart card is to Go: something that answers
-// APDUs ([Transport]), that programs share by taking turns ([Card]), and that
-// refuses with status words ([Status], [PINError]).
+// APDUs ([Transport]), that programs share by taking turns ([Card]), that may be in
+// a reader with keys of its own for the PIN ([PINPad]), and that refuses with
+// status words ([Status], [PINError]).
 //
 // The packages below it do the work: pcsc reaches cards in readers, virtual is
 // a card in software, piv speaks to the PIV application of either, iso7816 has

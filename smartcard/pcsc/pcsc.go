@@ -4,6 +4,27 @@
 // Cards are opened shared, because other programs hold them too; whoever has
 // several things to do takes the card for that time with Begin and End.
 //
+// [Open] waits for a card that another program holds exclusively, as GnuPG's
+// scdaemon does, and [Card.Begin] for the end of another's transaction. Both fail
+// with smartcard.ErrInUse when their context ends.
+//
+// # PIN pads
+//
+// A Card is a smartcard.PINPad. What the reader can do is asked once, when the card
+// is opened. This follows PC/SC part 10, version 2.01.09, for readers with
+// FEATURE_VERIFY_PIN_DIRECT and FEATURE_MODIFY_PIN_DIRECT, and the structures of
+// the CCID specification, revision 1.1, as the free CCID driver (libccid) takes
+// them: PINs as ASCII digits from the left in blocks of fixed length that the
+// command brings along padded; entry ended by the OK key, or after 30 seconds
+// without a key. A reader with a display (FEATURE_IFD_PIN_PROPERTIES,
+// FEATURE_GET_TLV_PROPERTIES) shows its own English text. Readers of the older
+// kind, with START and FINISH features only, count as having no keypad.
+//
+// It is tested with a reader in software that takes these structures apart byte by
+// byte; with readers in metal it is untested.
+//
+// # Calls that don't end
+//
 // PC/SC calls cannot be interrupted. Where one is still running when its context
 // ends, it is left to a goroutine that waits for it and then disconnects from
 // the card; the [Card] is of no use afterwards.

@@ -66,17 +66,14 @@ func (tx *Tx) VerifyPIN(pin []byte) error {
 	return tx.prove("PIN", iso7816.Command{INS: insVerify, P2: refPIN, Data: padded})
 }
 
-// AllowLastTry lets this transaction change PIN and PUK even with the last try
-// that is left for the old one. Without it they fail with ErrLastTry then.
+// AllowLastTry lets this transaction change PIN and PUK, and have them entered on
+// a keypad, even with the last try that is left for the old one. Without it that
+// fails with ErrLastTry.
 func (tx *Tx) AllowLastTry() { tx.lastTry = true }
 
 // ChangePIN replaces the PIN.
 func (tx *Tx) ChangePIN(old, new []byte) error {
-	n, err := tx.PINTries()
-	if err == nil {
-		err = tx.checkTries("PIN", n)
-	}
-	if err != nil {
+	if err := tx.checkPIN(); err != nil {
 		return err
 	}
 	return tx.replace("PIN", insChangeReference, refPIN, old, new)
@@ -96,6 +93,15 @@ func (tx *Tx) UnblockPIN(puk, new []byte) error {
 		return err
 	}
 	return tx.replace("PUK", insResetRetries, refPIN, puk, new)
+}
+
+// checkPIN looks at the tries of the PIN.
+func (tx *Tx) checkPIN() error {
+	n, err := tx.PINTries()
+	if err != nil {
+		return err
+	}
+	return tx.checkTries("PIN", n)
 }
 
 // checkPUK looks at the tries of the PUK. Not every card tells them.

@@ -22,6 +22,23 @@
 // A [Tx] gives the same keys inside a transaction, to a caller who verifies the
 // PIN there.
 //
+// # PIN pads
+//
+// Where the reader has a keypad (see smartcard.PINPad) the PIN is entered there and
+// never reaches the computer. A Session does so by itself, and does not ask for the
+// PIN on the computer instead, unless SessionConfig.IgnoreKeypad says so; a Tx has
+// VerifyPINOnPad, ChangePINOnPad, ChangePUKOnPad and UnblockPINOnPad. The rules are
+// the same, but for two things: the reader asks while the transaction runs, since
+// what it sends is a command of it; and as nobody keeps the PIN, a Session has it
+// entered for each use of a key.
+//
+// The least number of entries is one for each use of slot 9c, whose policy it is,
+// and one for each transaction that uses other keys. Within one, an entry serves a
+// signature by 9c, if that comes first, and then any number of uses of 9d. A wallet
+// that has to be opened with 9d before it knows what to sign with 9c takes two, as
+// that would be the wrong order; one that is opened once and then makes n payments
+// takes n+1.
+//
 // # Interruptions
 //
 // A card can be pulled, or reset by another program, at any moment. What a person

@@ -31,6 +31,15 @@ type SessionConfig struct {
 	PIN    PINFunc
 	Reason string // what the PIN is wanted for, for the person who is asked
 
+	// Pad is called instead of PIN where the reader has a keypad: before each entry
+	// there. May be nil, if the reader's own light or display is enough.
+	Pad PadFunc
+
+	// IgnoreKeypad has the PIN got from PIN, through this computer, even where the
+	// reader has a keypad: a PIN with letters can't be entered there, and a program
+	// that has the PIN itself has nobody to enter it.
+	IgnoreKeypad bool
+
 	// AllowLastTry lets the session use the last try before the PIN is blocked.
 	AllowLastTry bool
 }
@@ -48,8 +57,9 @@ var (
 	errSessionClosed = errors.New("piv: the session is closed")
 )
 
-// A Session holds the PIN of a card from its first use until Close. Its keys may
-// be used concurrently.
+// A Session holds the PIN of a card from its first use until Close; one that is
+// entered on the reader's keypad it never has, and has it entered for each use of a
+// key. Its keys may be used concurrently.
 type Session struct {
 	ctx  context.Context
 	card *Card
@@ -134,20 +144,30 @@ func (s *Session) operator(slot Slot, public crypto.PublicKey) func(iso7816.Tag,
 // PIN was withdrawn after its last use, need as well.
 //
 // If another program resets the card before the key was used, operate begins
-// again, once: two programs that share a card must both get ahead.
+// again, once: two programs that share a card must both get ahead. But nobody
+// enters a PIN on a keypad a second time unasked.
 func (s *Session) operate(slot Slot, withPIN bool, use func(tx *Tx) ([]byte, error)) ([]byte, error) {
+	onPad := withPIN && !s.cfg.IgnoreKeypad && s.card.Keypad().Verify
 	if withPIN {
-		if err := s.askPIN(slot); err != nil {
+		if err := s.askPIN(slot, onPad); err != nil {
 			return nil, notUsed(slot, err)
 		}
 	}
 	for attempt := 0; ; attempt++ {
 		var out []byte
+		repeatable := true // as far as the PIN goes
 		err := s.card.Do(s.ctx, func(tx *Tx) (err error) {
-			if withPIN {
-				if err := s.verify(tx); err != nil {
-					return err
-				}
+			switch {
+			case onPad:
+				tx.lastTry = s.cfg.AllowLastTry
+				err = tx.VerifyPINOnPad()
+				repeatable = !tx.pinUsed
+			case withPIN:
+				err = s.verify(tx)
+				repeatable = s.pin != nil
+			}
+			if err != nil {
+				return err
 			}
 			out, err = use(tx)
 			return err
@@ -158,7 +178,7 @@ func (s *Session) operate(slot Slot, withPIN bool, use func(tx *Tx) ([]byte, err
 		clear(out)
 		err = notUsed(slot, err)
 		var interrupted *InterruptedError
-		if attempt > 0 || !errors.As(err, &interrupted) || interrupted.KeyUsed || !errors.Is(err, smartcard.ErrReset) || withPIN && s.pin == nil {
+		if attempt > 0 || !errors.As(err, &interrupted) || interrupted.KeyUsed || !errors.Is(err, smartcard.ErrReset) || !repeatable {
 			return nil, err
 		}
 	}
@@ -173,9 +193,10 @@ func notUsed(slot Slot, err error) error {
 	return &InterruptedError{Slot: slot, Err: err}
 }
 
-// askPIN sees to it that the session has a PIN to try.
-func (s *Session) askPIN(slot Slot) error {
-	if s.pin != nil {
+// askPIN sees to it that the session has a PIN to try, or that a person is about
+// to enter it on the reader's keypad.
+func (s *Session) askPIN(slot Slot, onPad bool) error {
+	if s.pin != nil || onPad && s.cfg.Pad == nil {
 		return nil
 	}
 	r := PINRequest{Reason: s.cfg.Reason, Slot: slot}
@@ -189,13 +210,19 @@ func (s *Session) askPIN(slot Slot) error {
 	if err != nil {
 		return err
 	}
-	pin, err := s.cfg.PIN(s.ctx, r)
+	var pin []byte
+	if onPad {
+		err = s.cfg.Pad(s.ctx, PadRequest{r, s.card.Keypad()})
+	} else {
+		pin, err = s.cfg.PIN(s.ctx, r)
+	}
+	defer clear(pin)
 	if err != nil {
-		clear(pin)
 		return fmt.Errorf("piv: PIN of card %s: %w", r.Serial, err)
 	}
-	s.pin = bytes.Clone(pin)
-	clear(pin)
+	if !onPad {
+		s.pin = bytes.Clone(pin)
+	}
 	return nil
 }
 
