@@ -25,3 +25,28 @@ func ReadFeatures(codes, pin, tlv []byte) (map[byte]uint32, int, int) {
 
 // CodeGetFeatures is CM_IOCTL_GET_FEATURE_REQUEST.
 var CodeGetFeatures = scard.CtlCode(codeGetFeatures)
+
+// A Sighting is a reader at one look, and how often its card has moved.
+type Sighting = sighting
+
+// SightingOf makes one.
+func SightingOf(r Reader, moves uint32) Sighting { return sighting{r, moves} }
+
+// Changes says what happened between two looks.
+func Changes(before, now []Sighting) []Event { return changes(before, now) }
+
+// Moves asks PC/SC how often a card was put into a reader or taken out.
+func Moves(reader string) (uint32, error) {
+	ctx, err := establish()
+	if err != nil {
+		return 0, err
+	}
+	defer ctx.Release()
+	all, err := look(ctx)
+	for _, s := range all {
+		if s.Name == reader {
+			return s.moves, nil
+		}
+	}
+	return 0, err
+}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/cardtest"
 	"github.com/setkit/setkit/smartcard/pcsc"
@@ -81,29 +83,40 @@ func TestWatch(t *testing.T) {
 	wantEvents(t, second, pcsc.CardRemoved)
 }
 
-// TestWatchExchange has the watch look away while the card is exchanged.
+// TestWatchExchange has a card exchanged between two looks: PC/SC counts.
 func TestWatchExchange(t *testing.T) {
 	t.Parallel()
 	r := cardtest.New(t)
-	events := make(chan pcsc.Event)
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for e := range pcsc.Watch(ctx) {
-			if e.Reader.Name == r.Name {
-				select {
-				case events <- e: // nobody receives during the exchange
-				case <-ctx.Done():
-				}
-			}
-		}
-	})
-	wantEvents(t, events, pcsc.ReaderConnected, pcsc.CardInserted)
+	before, err := pcsc.Moves(r.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.Unplug()
 	r.Plug(virtual.NewCard())
-	wantEvents(t, events, pcsc.CardRemoved, pcsc.CardInserted)
-	cancel()
-	wg.Wait()
+	now, err := pcsc.Moves(r.Name)
+	if err != nil || now != before+2 {
+		t.Errorf("%d moves before, then %d, %v; want two more", before, now, err)
+	}
+	full := pcsc.Reader{Name: r.Name, CardPresent: true, ATR: r.Virtual.ATR()}
+	empty := pcsc.Reader{Name: r.Name}
+	at := func(reader pcsc.Reader, moves uint32) []pcsc.Sighting {
+		return []pcsc.Sighting{pcsc.SightingOf(reader, moves)}
+	}
+	for _, tt := range []struct {
+		name        string
+		before, now []pcsc.Sighting
+		want        []pcsc.Event
+	}{
+		{"nothing", at(full, before), at(full, before), nil},
+		{"exchanged", at(full, before), at(full, now), []pcsc.Event{{Change: pcsc.CardRemoved, Reader: empty}, {Change: pcsc.CardInserted, Reader: full}}},
+		{"in and out again", at(empty, 1), at(empty, 3), nil},
+		{"reader gone", at(full, 0), nil, []pcsc.Event{{Change: pcsc.CardRemoved, Reader: empty}, {Change: pcsc.ReaderDisconnected, Reader: empty}}},
+		{"reader and card", nil, at(full, 0), []pcsc.Event{{Change: pcsc.ReaderConnected, Reader: full}, {Change: pcsc.CardInserted, Reader: full}}},
+	} {
+		if diff := cmp.Diff(tt.want, pcsc.Changes(tt.before, tt.now)); diff != "" {
+			t.Errorf("%s: %s", tt.name, diff)
+		}
+	}
 }
 
 func TestWatchEndsAtOnce(t *testing.T) {

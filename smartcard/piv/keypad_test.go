@@ -190,6 +190,11 @@ func TestKeypadRefusals(t *testing.T) {
 	if n := count(recorder.Take(), 0x87); n > 0 || pad.entries != entries || shown != before {
 		t.Errorf("%d uses of the key, %d entries and %d prompts too many", n, pad.entries-entries, shown-before)
 	}
+	unannounced := card.NewSession(t.Context(), piv.SessionConfig{PIN: noPrompt(t)})
+	defer unannounced.Close()
+	if _, err := trySign(unannounced, public); !errors.Is(err, piv.ErrLastTry) || pad.entries != entries {
+		t.Errorf("last try, unannounced: got %v after %d entries, want ErrLastTry and none", err, pad.entries-entries)
+	}
 	config.AllowLastTry = true
 	consenting := card.NewSession(t.Context(), config)
 	defer consenting.Close()
