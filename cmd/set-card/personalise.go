@@ -211,7 +211,7 @@ func (p *personaliser) initialise(tx *piv.Tx, s *secrets, force bool) (err error
 // placeholders, by which any PIV program finds the public keys; nobody trusts
 // them.
 func (p *personaliser) certificates(pin []byte) (map[piv.Slot]*x509.Certificate, error) {
-	session := p.card.NewSession(p.ctx, piv.SessionConfig{IgnoreKeypad: true, PIN: func(context.Context, piv.PINRequest) ([]byte, error) {
+	session := p.card.NewSession(p.ctx, piv.SessionConfig{PIN: func(context.Context, piv.PINRequest) ([]byte, error) {
 		return bytes.Clone(pin), nil
 	}})
 	defer session.Close()

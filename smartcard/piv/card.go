@@ -25,18 +25,18 @@ var ErrNoPIV = errors.New("piv: this is no PIV card")
 // Options are what a caller may choose about a Card.
 type Options struct {
 	// Extended makes the card be spoken to in APDUs of extended length: fewer of
-	// them, but not every card and reader takes them; pcsc.Card.Extended tells. A
-	// card that then refuses the length of SELECT is spoken to in short ones.
+	// them, but not every card and reader takes them. Of the card its ATR tells:
+	// iso7816.ParseATR.
 	Extended bool
 }
 
 // A Card is the PIV application of one card. It may be used concurrently.
 type Card struct {
 	transport smartcard.Card
+	extended  bool
 
-	mu       sync.Mutex
-	serial   string // once known; it is burnt in
-	extended bool   // until the card has refused it
+	mu     sync.Mutex
+	serial string // once known; it is burnt in
 }
 
 // New returns the PIV application of the card behind t. It sends nothing yet.
@@ -55,35 +55,13 @@ func (c *Card) Do(ctx context.Context, f func(tx *Tx) error) (err error) {
 	if err := c.transport.Begin(ctx); err != nil {
 		return fmt.Errorf("piv: %w", err)
 	}
-	tx := &Tx{ctx: ctx, card: c, extended: c.speaksExtended()}
+	tx := &Tx{ctx: ctx, card: c}
 	defer func() {
 		if endErr := tx.end(); endErr != nil && !errors.Is(err, smartcard.ErrUnavailable) {
 			err = errors.Join(err, fmt.Errorf("piv: the card may still accept commands without a PIN: %w", endErr))
 		}
 	}()
-	if err := tx.selectPIV(); err != nil {
-		return err
-	}
-	return f(tx)
-}
-
-func (c *Card) speaksExtended() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.extended
-}
-
-// selectPIV selects the application. It is where the length of APDUs is found out:
-// nothing is lost if the card refuses that.
-func (tx *Tx) selectPIV() error {
-	command := iso7816.Command{INS: insSelect, P1: 0x04, Data: applicationID, Ne: neAll}
-	template, status, err := tx.exchange(command)
-	if err == nil && status == smartcard.StatusWrongLength && tx.extended {
-		tx.card.mu.Lock()
-		tx.card.extended, tx.extended = false, false
-		tx.card.mu.Unlock()
-		template, status, err = tx.exchange(command)
-	}
+	template, status, err := tx.exchange(iso7816.Command{INS: insSelect, P1: 0x04, Data: applicationID, Ne: neAll})
 	switch {
 	case err != nil:
 		return fmt.Errorf("piv: select PIV: %w", err)
@@ -91,7 +69,7 @@ func (tx *Tx) selectPIV() error {
 		return fmt.Errorf("%w (%v)", ErrNoPIV, status)
 	}
 	tx.template = template
-	return nil
+	return f(tx)
 }
 
 // Serial returns the card's serial number, or of a card without one the GUID
@@ -120,7 +98,6 @@ func (c *Card) PublicKey(ctx context.Context, slot Slot) (crypto.PublicKey, erro
 type Tx struct {
 	ctx           context.Context
 	card          *Card
-	extended      bool
 	template      []byte // what SELECT answered
 	pinUsed       bool
 	authenticated bool
@@ -156,7 +133,7 @@ func (tx *Tx) forgetPIN() error {
 func (tx *Tx) exchange(c iso7816.Command) ([]byte, smartcard.Status, error) {
 	r, err := iso7816.Exchange(func(apdu []byte) ([]byte, error) {
 		return tx.card.transport.Transmit(tx.ctx, apdu)
-	}, c, tx.extended)
+	}, c, tx.card.extended)
 	return r.Data, smartcard.Status(r.SW), err
 }
 

@@ -233,7 +233,7 @@ func (tx *Tx) usePrivateKey(slot Slot, a Algorithm, tag iso7816.Tag, in []byte) 
 	}, iso7816.Command{
 		INS: insAuthenticate, P1: byte(a), P2: byte(slot),
 		Data: iso7816.AppendTLV(nil, tagTemplate, body), Ne: neAll,
-	}, tx.extended)
+	}, tx.card.extended)
 	if err != nil {
 		return nil, &InterruptedError{Slot: slot, KeyUsed: complete, Err: fmt.Errorf("piv: %s: %w", what, err)}
 	}

@@ -28,10 +28,28 @@ type PadFunc func(ctx context.Context, r PadRequest) error
 
 // Keypad tells what the reader's keypad can do. Without one it is the zero value.
 func (c *Card) Keypad() smartcard.Keypad {
-	if pad, ok := c.transport.(smartcard.PINPad); ok {
+	if pad, ok := c.pad(); ok {
 		return pad.Keypad()
 	}
 	return smartcard.Keypad{}
+}
+
+func (c *Card) pad() (smartcard.PINPad, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pad, ok := c.transport.(smartcard.PINPad)
+	return pad, ok
+}
+
+// onPad says if the PIN is entered on the reader's keypad.
+func (s *Session) onPad() bool { return !s.cfg.IgnoreKeypad && s.card.Keypad().Verify }
+
+// announce tells the person that an entry is to come.
+func (s *Session) announce(r PINRequest) error {
+	if err := s.cfg.Pad(s.ctx, PadRequest{r, s.card.Keypad()}); err != nil {
+		return fmt.Errorf("piv: PIN of card %s: %w", r.Serial, err)
+	}
+	return nil
 }
 
 // VerifyPINOnPad is VerifyPIN with a PIN that is entered on the reader's keypad.
@@ -97,6 +115,10 @@ func (tx *Tx) canModify() error {
 // enter sends a command in which the reader puts PINs. reference is what is
 // entered first.
 func (tx *Tx) enter(reference string, ins, ref byte, replace bool) error {
+	pad, ok := tx.card.pad()
+	if !ok {
+		return fmt.Errorf("piv: %s: %w", reference, ErrNoKeypad)
+	}
 	blocks := 1
 	if replace {
 		blocks = 2
@@ -107,7 +129,7 @@ func (tx *Tx) enter(reference string, ins, ref byte, replace bool) error {
 		return err
 	}
 	tx.pinUsed = true
-	answer, err := tx.card.transport.(smartcard.PINPad).EnterPIN(tx.ctx, smartcard.PINEntry{
+	answer, err := pad.EnterPIN(tx.ctx, smartcard.PINEntry{
 		Command: apdu, Replace: replace,
 		BlockBytes: PINBytesMax, DigitsMin: PINBytesMin, DigitsMax: PINBytesMax,
 	})

@@ -268,56 +268,26 @@ func TestKeypadChanges(t *testing.T) {
 	}
 }
 
-// TestKeypadInterrupted resets the card before the entry, which is then made all
-// the same, and after it, when nobody is asked again.
+// TestKeypadInterrupted resets the card before an entry, during it and after it:
+// nobody is asked again by itself.
 func TestKeypadInterrupted(t *testing.T) {
 	plastic := virtual.NewCard()
 	public := generate(t, piv.New(plastic, piv.Options{}), piv.SlotSignature, piv.ECDSAP256)
-	transport := &faulty{Card: plastic, n: -1, fault: fault{err: smartcard.ErrReset}}
+	transport := &faulty{Card: plastic, fault: fault{err: smartcard.ErrReset}}
 	pad := &padded{Card: transport, keypad: smartcard.Keypad{Verify: true}}
 	session := piv.New(pad, piv.Options{}).NewSession(t.Context(), piv.SessionConfig{PIN: noPrompt(t)})
 	defer session.Close()
-	for n := range 2 { // SELECT, tries left
-		transport.n, pad.typed = n, []string{factoryPIN}
-		sign(t, session, public)
-	}
-	pad.entries = 0
-	transport.n, pad.typed = 2, []string{factoryPIN}
-	_, err := trySign(session, public)
-	var lost *piv.InterruptedError
-	if !errors.As(err, &lost) || lost.KeyUsed || pad.entries != 1 {
-		t.Errorf("reset during the entry: got %v after %d entries, want an InterruptedError after 1", err, pad.entries)
-	}
-	transport.n, pad.typed = 3, []string{factoryPIN}
-	if _, err = trySign(session, public); !errors.As(err, &lost) || !lost.KeyUsed || pad.entries != 2 {
-		t.Errorf("reset during the signature: got %v after %d entries", err, pad.entries)
-	}
-}
-
-// short is a card that takes no APDUs of extended length.
-type short struct{ smartcard.Card }
-
-func (s short) Transmit(ctx context.Context, cmd []byte) ([]byte, error) {
-	if len(cmd) > 5 && cmd[4] == 0 {
-		return []byte{0x67, 0x00}, nil
-	}
-	return s.Card.Transmit(ctx, cmd)
-}
-
-// TestExtendedRefused has extended APDUs given up at the first SELECT, for good.
-func TestExtendedRefused(t *testing.T) {
-	recorder := smartcard.NewRecorder(short{virtual.NewCard()})
-	card := piv.New(recorder, piv.Options{Extended: true})
-	public := generate(t, card, piv.SlotSignature, piv.RSA2048)
-	if refused := recorder.Take()[0]; refused.Status != smartcard.StatusWrongLength {
-		t.Errorf("the first command was %v, want a SELECT of extended length", refused)
-	}
-	session := card.NewSession(t.Context(), piv.SessionConfig{PIN: (&answer{pin: factoryPIN}).ask})
-	defer session.Close()
-	sign(t, session, public)
-	for _, r := range recorder.Take() {
-		if r.Status == smartcard.StatusWrongLength {
-			t.Errorf("asked again: %v", r)
+	for n, want := range []struct {
+		entries int
+		keyUsed bool
+	}{{0, false}, {0, false}, {1, false}, {1, true}} { // SELECT, tries left, VERIFY, the signature
+		transport.n, pad.typed, pad.entries = n, []string{factoryPIN}, 0
+		_, err := trySign(session, public)
+		var lost *piv.InterruptedError
+		if !errors.As(err, &lost) || lost.KeyUsed != want.keyUsed || pad.entries != want.entries {
+			t.Errorf("command %d: got %v after %d entries, want %+v", n, err, pad.entries, want)
 		}
 	}
+	transport.n, pad.typed = -1, []string{factoryPIN}
+	sign(t, session, public)
 }

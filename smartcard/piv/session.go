@@ -144,30 +144,20 @@ func (s *Session) operator(slot Slot, public crypto.PublicKey) func(iso7816.Tag,
 // PIN was withdrawn after its last use, need as well.
 //
 // If another program resets the card before the key was used, operate begins
-// again, once: two programs that share a card must both get ahead. But nobody
-// enters a PIN on a keypad a second time unasked.
+// again, once: two programs that share a card must both get ahead.
 func (s *Session) operate(slot Slot, withPIN bool, use func(tx *Tx) ([]byte, error)) ([]byte, error) {
-	onPad := withPIN && !s.cfg.IgnoreKeypad && s.card.Keypad().Verify
 	if withPIN {
-		if err := s.askPIN(slot, onPad); err != nil {
+		if err := s.askPIN(slot); err != nil {
 			return nil, notUsed(slot, err)
 		}
 	}
 	for attempt := 0; ; attempt++ {
 		var out []byte
-		repeatable := true // as far as the PIN goes
 		err := s.card.Do(s.ctx, func(tx *Tx) (err error) {
-			switch {
-			case onPad:
-				tx.lastTry = s.cfg.AllowLastTry
-				err = tx.VerifyPINOnPad()
-				repeatable = !tx.pinUsed
-			case withPIN:
-				err = s.verify(tx)
-				repeatable = s.pin != nil
-			}
-			if err != nil {
-				return err
+			if withPIN {
+				if err := s.verify(tx); err != nil {
+					return err
+				}
 			}
 			out, err = use(tx)
 			return err
@@ -178,7 +168,7 @@ func (s *Session) operate(slot Slot, withPIN bool, use func(tx *Tx) ([]byte, err
 		clear(out)
 		err = notUsed(slot, err)
 		var interrupted *InterruptedError
-		if attempt > 0 || !errors.As(err, &interrupted) || interrupted.KeyUsed || !errors.Is(err, smartcard.ErrReset) || !repeatable {
+		if attempt > 0 || !errors.As(err, &interrupted) || interrupted.KeyUsed || !errors.Is(err, smartcard.ErrReset) || withPIN && s.pin == nil {
 			return nil, err
 		}
 	}
@@ -193,10 +183,10 @@ func notUsed(slot Slot, err error) error {
 	return &InterruptedError{Slot: slot, Err: err}
 }
 
-// askPIN sees to it that the session has a PIN to try, or that a person is about
-// to enter it on the reader's keypad.
-func (s *Session) askPIN(slot Slot, onPad bool) error {
-	if s.pin != nil || onPad && s.cfg.Pad == nil {
+// askPIN sees to it that the session has a PIN to try, or that the person knows
+// that it is about to be entered on the reader's keypad.
+func (s *Session) askPIN(slot Slot) error {
+	if s.pin != nil || s.onPad() && s.cfg.Pad == nil {
 		return nil
 	}
 	r := PINRequest{Reason: s.cfg.Reason, Slot: slot}
@@ -210,19 +200,16 @@ func (s *Session) askPIN(slot Slot, onPad bool) error {
 	if err != nil {
 		return err
 	}
-	var pin []byte
-	if onPad {
-		err = s.cfg.Pad(s.ctx, PadRequest{r, s.card.Keypad()})
-	} else {
-		pin, err = s.cfg.PIN(s.ctx, r)
+	if s.onPad() {
+		return s.announce(r)
 	}
-	defer clear(pin)
+	pin, err := s.cfg.PIN(s.ctx, r)
 	if err != nil {
+		clear(pin)
 		return fmt.Errorf("piv: PIN of card %s: %w", r.Serial, err)
 	}
-	if !onPad {
-		s.pin = bytes.Clone(pin)
-	}
+	s.pin = bytes.Clone(pin)
+	clear(pin)
 	return nil
 }
 
@@ -244,6 +231,10 @@ func (s *Session) triesLeft(tx *Tx) (int, error) {
 // after another look at the tries: while a person typed, others may have used
 // them up.
 func (s *Session) verify(tx *Tx) error {
+	if s.onPad() {
+		tx.lastTry = s.cfg.AllowLastTry
+		return tx.VerifyPINOnPad()
+	}
 	if !s.proven {
 		if _, err := s.triesLeft(tx); err != nil {
 			return err
