@@ -21,7 +21,8 @@
 // kind, with START and FINISH features only, count as having no keypad.
 //
 // It is tested with a reader in software that takes these structures apart byte by
-// byte; with readers in metal it is untested.
+// byte, and with a driver behind pcscd that does so as pcsc-lite declares them; with
+// readers in metal it is untested.
 //
 // # Calls that don't end
 //

@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 		_, err = pcsc.Open(context.Background(), "reader")
 	case "restart":
 		err = watchRestart()
+	case "keypad":
+		err = useKeypad()
 	}
 	for name, class := range map[string]error{"no service": smartcard.ErrNoService, "denied": smartcard.ErrDenied, "no reader": smartcard.ErrNoReader} {
 		if errors.Is(err, class) && errors.Is(err, smartcard.ErrUnavailable) {
@@ -45,12 +47,12 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// another runs this test binary as another program, with this socket, and returns
-// what it prints.
-func another(t *testing.T, what, socket string) string {
+// another runs this test binary as another program, with this socket and more in
+// its environment, and returns what it prints.
+func another(t *testing.T, what, socket string, env ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), asAnother+"="+what, "PCSCLITE_CSOCK_NAME="+socket)
+	cmd.Env = append(append(os.Environ(), asAnother+"="+what, "PCSCLITE_CSOCK_NAME="+socket), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -42,6 +42,10 @@ type HostConfig struct {
 	// odd number is rounded up.
 	Readers int
 
+	// Driver is the file of the vpcd driver, which nobody, as whom pcscd runs, has to
+	// be able to read. Without it, it is where distributions put it.
+	Driver string
+
 	// Outlive lets pcscd run on when this process ends; whoever started it ends
 	// it with a SIGTERM to Host.PID. Otherwise pcscd ends with this process,
 	// even if that is killed.
@@ -175,11 +179,11 @@ func (s *starter) findPrograms() error {
 	if s.pcscd == "" {
 		return errors.New("virtual: pcscd is not installed: apt-get install pcscd")
 	}
+	s.driver = s.cfg.Driver
 	for _, lib := range []string{"/usr/lib", "/usr/lib64", "/usr/local/lib"} {
 		path := filepath.Join(lib, "pcsc/drivers/serial/libifdvpcd.so")
-		if _, err := os.Stat(path); err == nil {
+		if _, err := os.Stat(path); err == nil && s.driver == "" {
 			s.driver = path
-			break
 		}
 	}
 	if s.driver == "" {
