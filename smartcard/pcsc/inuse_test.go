@@ -14,6 +14,9 @@ import (
 	"github.com/setkit/setkit/smartcard/pcsc"
 )
 
+// heldFor is long enough for a call to get to where it waits, on a busy machine.
+const heldFor = 2 * time.Second
+
 // holdExclusively connects to a card as scdaemon does. The function that it returns
 // lets go.
 func holdExclusively(t *testing.T, reader string) (release func()) {
@@ -51,7 +54,7 @@ func TestOpenHeldExclusively(t *testing.T) {
 	t.Parallel()
 	r := cardtest.New(t)
 	release := holdExclusively(t, r.Name)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), heldFor)
 	defer cancel()
 	_, err := pcsc.Open(ctx, r.Name)
 	wantInUse(t, err, r.Name, context.DeadlineExceeded)
@@ -89,7 +92,7 @@ func TestOpenDuringTransaction(t *testing.T) {
 	if err := holder.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), heldFor)
 	defer cancel()
 	_, err := pcsc.Open(ctx, r.Name)
 	wantInUse(t, err, r.Name, context.DeadlineExceeded)
@@ -107,7 +110,7 @@ func TestForeignTransaction(t *testing.T) {
 	if err := holder.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), heldFor)
 	defer cancel()
 	wantInUse(t, waiting.Begin(ctx), r.Name, context.DeadlineExceeded)
 	wantOK(t, holder)

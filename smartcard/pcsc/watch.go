@@ -45,7 +45,7 @@ type Event struct {
 // once. What is there comes as if it had just been connected and inserted.
 //
 // A card that was exchanged for another between two looks shows as removed and
-// inserted. If the service ends, cards and readers go first, then ServiceLost
+// inserted; one that was only there between two looks doesn't show. If the service ends, cards and readers go first, then ServiceLost
 // comes; when it is back, ServiceBack and then the readers anew. Without a service
 // Watch begins with ServiceLost.
 //

@@ -63,11 +63,13 @@ func TestWatch(t *testing.T) {
 	for range 2 {
 		r.Plug(virtual.NewCard())
 		wantEvents(t, first, pcsc.CardInserted)
+		wantEvents(t, second, pcsc.CardInserted)
 		r.Unplug()
 		wantEvents(t, first, pcsc.CardRemoved)
+		wantEvents(t, second, pcsc.CardRemoved)
 	}
 	r.Plug(virtual.NewCard())
-	wantEvents(t, second, pcsc.CardInserted, pcsc.CardRemoved, pcsc.CardInserted, pcsc.CardRemoved, pcsc.CardInserted)
+	wantEvents(t, second, pcsc.CardInserted)
 	// One who comes later is told what is there.
 	wantEvents(t, watch(t, r.Name), pcsc.ReaderConnected, pcsc.CardInserted)
 	// A card in use is no change.
