@@ -20,7 +20,7 @@ const (
 	usbDevices     = "/sys/bus/usb/devices"
 	usbSmartCard   = "0b" // the class of card readers' interfaces
 
-	inUseHelp = "another program holds the card exclusively; close it (often it is gpg-agent's scdaemon: gpgconf --kill scdaemon)"
+	inUseHelp = "close that (often it is gpg-agent's scdaemon: gpgconf --kill scdaemon)"
 )
 
 // establish connects to the smart card service.
