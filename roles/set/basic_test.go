@@ -95,7 +95,7 @@ func TestOIDName(t *testing.T) {
 	for want, id := range map[string]asn1.ObjectIdentifier{
 		"PANData": set.ContentPANData, "PI-TBS": set.ContentPITBS, "Me-AqCInitResTBS": set.ContentMeAqCInitResTBS,
 		"BCIDistributionTBS": set.ContentBCIDistributionTBS, "passPhrase": set.FieldPassPhrase,
-		"peThumb": set.ExtPEThumb, "certificateType": {2, 23, 42, 7, 1}, "set-rootKeyThumb": {2, 23, 42, 3, 0, 0},
+		"peThumb": set.ExtPEThumb, "walletBundle": set.ContentWalletBundle, "certificateType": {2, 23, 42, 7, 1}, "set-rootKeyThumb": {2, 23, 42, 3, 0, 0},
 		"setext-cv": {2, 23, 42, 1, 8},
 	} {
 		if got := set.OIDName(id); got != want {

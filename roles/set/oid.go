@@ -141,6 +141,9 @@ func field(n int) oid { return oid{2, 23, 42, 2, n} }
 // ExtPEThumb is the extension of PIHead that names the gateway's certificate by a CertThumb (profile A8).
 var ExtPEThumb = oid{2, 23, 42, 9, 99, 1}
 
+// ContentWalletBundle is the content type of a wallet bundle, which SET leaves to the card issuer.
+var ContentWalletBundle = oid{2, 23, 42, 9, 99, 2}
+
 // arcNames are SET's names below 2.23.42, arc by arc, without the content types.
 var arcNames = []struct {
 	arc   []int
@@ -162,7 +165,7 @@ var arcNames = []struct {
 		"setExtensions", "setQualifier", "PGWYcapabilities", "TokenIdentifier", "Track2Data",
 		"TokenType", "IssuerCapabilities",
 	}},
-	{[]int{9, 99}, []string{"", "peThumb"}},
+	{[]int{9, 99}, []string{"", "peThumb", "walletBundle"}},
 }
 
 // OIDName gives SET's name of an object identifier, or "" if it has none (SET §1).
