@@ -50,7 +50,7 @@ func run(ctx context.Context, cfg *config, i *issuer.Issuer, log *slog.Logger) e
 		return errors.Join(fmt.Errorf("http: %w", err), host.Close())
 	}
 	server := &http.Server{
-		Handler:           i.Health(),
+		Handler:           i.Handler(),
 		ReadHeaderTimeout: httpTimeout,
 		ReadTimeout:       httpTimeout,
 		WriteTimeout:      httpTimeout,

@@ -10,10 +10,11 @@ import (
 
 const readyTimeout = 5 * time.Second
 
-// Health serves /livez, which tells that the process answers, and /readyz, which tells whether the
-// database and the HSM do: status 200 or 503, and JSON that names each.
-func (i *Issuer) Health() http.Handler {
+// Handler serves the bank's wallet bundle at BundlePath; /livez, which tells that the process answers; and
+// /readyz, which tells whether the database and the HSM do: status 200 or 503, and JSON that names each.
+func (i *Issuer) Handler() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+BundlePath, i.giveBundle)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", i.ready)
 	return mux

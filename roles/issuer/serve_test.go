@@ -178,7 +178,7 @@ func TestHealth(t *testing.T) {
 	b := newBank(t, sqldbtest.SQLite(t))
 	get := func(path string) (status int, body string) {
 		res := httptest.NewRecorder()
-		b.Health().ServeHTTP(res, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		b.Handler().ServeHTTP(res, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
 		return res.Code, strings.TrimSpace(res.Body.String())
 	}
 	for path, want := range map[string]string{"/livez": "ok", "/readyz": `{"database":"ok","hsm":"ok"}`} {
