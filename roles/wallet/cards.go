@@ -19,6 +19,7 @@ type EnrolledCard struct {
 	ID          string // of the certificate; a smart card may have several
 	Serial      string // of the smart card
 	Brand       set.BrandID
+	Bank        string // "" if the card was enrolled without a bank's bundle
 	BIN         set.BIN
 	Last4       string // of the card number
 	Certificate *pki.Certificate
@@ -60,7 +61,7 @@ func (c *EnrolledCard) check(card Card) error {
 	return nil
 }
 
-const cardColumns = `id, serial, bin, last4, certificate, chain, root, bcis, crls, vault_key, vault, enrolled_s`
+const cardColumns = `id, serial, bin, last4, certificate, chain, root, bcis, crls, vault_key, vault, enrolled_s, bank`
 
 // saveCard stores an enrolled card.
 func (w *Wallet) saveCard(ctx context.Context, c *EnrolledCard) error {
@@ -85,9 +86,9 @@ func (w *Wallet) saveCard(ctx context.Context, c *EnrolledCard) error {
 		}
 	}
 	return w.db.Tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO card (`+cardColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		_, err := tx.ExecContext(ctx, `INSERT INTO card (`+cardColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
 			c.ID, c.Serial, string(c.BIN), c.Last4, c.Certificate.X509.Raw, string(lists[0]), c.root.X509.Raw,
-			string(lists[1]), string(lists[2]), spki, c.vault, c.Enrolled.Unix())
+			string(lists[1]), string(lists[2]), spki, c.vault, c.Enrolled.Unix(), c.Bank)
 		return err
 	})
 }
@@ -135,7 +136,7 @@ func scanCard(row interface{ Scan(...any) error }) (*EnrolledCard, error) {
 	var certificate, root, spki []byte
 	var lists [3]string
 	var enrolled int64
-	err := row.Scan(&c.ID, &c.Serial, &c.BIN, &c.Last4, &certificate, &lists[0], &root, &lists[1], &lists[2], &spki, &c.vault, &enrolled)
+	err := row.Scan(&c.ID, &c.Serial, &c.BIN, &c.Last4, &certificate, &lists[0], &root, &lists[1], &lists[2], &spki, &c.vault, &enrolled, &c.Bank)
 	if err != nil {
 		return nil, err
 	}

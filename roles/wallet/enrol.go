@@ -13,11 +13,13 @@ import (
 
 // Enrolment says what to enrol, and where.
 type Enrolment struct {
-	CAURL  string // of the cardholder CA
-	Root   *pki.Certificate
-	Brand  set.BrandID
-	PAN    set.PAN        // the caller clears it
-	Expiry set.CardExpiry // the caller clears it
+	CAURL    string // of the cardholder CA
+	Root     *pki.Certificate
+	Brand    set.BrandID
+	Bank     string         // whose card it is, if a bundle of the bank's says the above
+	Language set.Language   // of the policy and the form; empty means the wallet's
+	PAN      set.PAN        // the caller clears it
+	Expiry   set.CardExpiry // the caller clears it
 }
 
 // Applicant is the person who enrols a card.
@@ -59,7 +61,10 @@ func (w *Wallet) Enrol(ctx context.Context, r Enrolment, card Card, applicant Ap
 		return nil, err
 	}
 	e := &set.Endpoint{Verifier: verifier, Software: w.cfg.Software}
-	registration := set.NewCardEnrolment(r.Brand, w.cfg.Language, r.PAN, r.Expiry)
+	if r.Language == "" {
+		r.Language = w.cfg.Language
+	}
+	registration := set.NewCardEnrolment(r.Brand, r.Language, r.PAN, r.Expiry)
 	defer registration.Clear()
 	answers, err := w.form(ctx, e, r, registration, applicant)
 	if err != nil {
@@ -85,7 +90,7 @@ func (w *Wallet) Enrol(ctx context.Context, r Enrolment, card Card, applicant Ap
 	defer clear(account.CardSecret[:])
 	defer clear(account.PANSecret[:])
 	c := &EnrolledCard{
-		ID: got.Certificate.Thumbprint().String(), Serial: card.Serial(), Brand: set.BrandID(got.Certificate.Brand()),
+		ID: got.Certificate.Thumbprint().String(), Serial: card.Serial(), Brand: set.BrandID(got.Certificate.Brand()), Bank: r.Bank,
 		BIN: r.PAN.BIN(), Last4: string(r.PAN[len(r.PAN)-4:]), Certificate: got.Certificate, VaultKey: key,
 		Enrolled: w.cfg.Now(), Message: caMessage(got), chain: got.Chain, root: r.Root, known: got.Verifier.Store(),
 	}
