@@ -74,6 +74,14 @@ func initKeys(c *urfave.Context) (err error) {
 	if err := party.EnsureKey(c.Context, ring, cfg.SealKey, hsm.PurposeSeal, hsm.AES256); err != nil {
 		return fmt.Errorf("seal-key: %w", err)
 	}
+	if w := cfg.Wallet; w != nil {
+		if err := party.EnsureKey(c.Context, ring, w.SignKey, hsm.PurposeSign, hsm.ECP256); err != nil {
+			return fmt.Errorf("wallet.sign-key: %w", err)
+		}
+		if _, _, err := w.keys(c.Context, ring); err != nil {
+			return err
+		}
+	}
 	// A key of the right name and the wrong kind is told now, and not by serve.
 	if _, err := ring.MAC(c.Context, cfg.LookupKey); err != nil {
 		return fmt.Errorf("lookup-key: %w", err)
@@ -81,7 +89,7 @@ func initKeys(c *urfave.Context) (err error) {
 	if _, err := ring.Sealer(c.Context, cfg.SealKey); err != nil {
 		return fmt.Errorf("seal-key: %w", err)
 	}
-	fmt.Fprintln(c.App.Writer, "the token has both keys")
+	fmt.Fprintln(c.App.Writer, "the token has the keys")
 	return nil
 }
 

@@ -1,5 +1,5 @@
-// Set-issuer is the cardholder's bank: it keeps accounts, and answers gateways and certificate authorities
-// over ISO 8583.
+// Set-issuer is the cardholder's bank: it keeps accounts, answers gateways and certificate authorities over
+// ISO 8583, and gives its cardholders the bundle that makes a wallet the bank's.
 package main
 
 import (
@@ -32,10 +32,11 @@ func newApp() *urfave.App {
 				Flags: []urfave.Flag{file}, Action: importAccounts,
 			},
 			{
-				Name: "serve", Usage: "answer gateways and certificate authorities until it is told to end",
+				Name: "serve", Usage: "answer gateways and certificate authorities, and give out the wallet bundle, until it is told to end",
 				Description: "Example: set-issuer serve --config issuer.yaml",
 				Flags:       []urfave.Flag{file}, Action: serve,
 			},
+			walletBundleCommand(file),
 			{
 				Name: "accounts", Usage: "list the accounts, with masked card numbers",
 				Description: "Example: set-issuer accounts --config issuer.yaml --json",
@@ -62,13 +63,14 @@ func newApp() *urfave.App {
 
 // config is the configuration file. testdata/config/issuer.yaml is a full example.
 type config struct {
-	Listen    string `yaml:"listen"`
-	HTTP      string `yaml:"http"`
-	Metrics   string `yaml:"metrics"`
-	Database  string `yaml:"database"`
-	LookupKey string `yaml:"lookup-key"`
-	SealKey   string `yaml:"seal-key"`
-	HoldDays  int    `yaml:"hold-days"`
+	Listen    string        `yaml:"listen"`
+	HTTP      string        `yaml:"http"`
+	Metrics   string        `yaml:"metrics"`
+	Database  string        `yaml:"database"`
+	LookupKey string        `yaml:"lookup-key"`
+	SealKey   string        `yaml:"seal-key"`
+	HoldDays  int           `yaml:"hold-days"`
+	Wallet    *walletConfig `yaml:"wallet"` // nil: the bank has no wallet bundles
 }
 
 // load reads the configuration that the command line names, and checks that the arguments are those that

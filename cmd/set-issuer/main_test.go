@@ -56,6 +56,21 @@ func command(ctx context.Context, args ...string) (code int, stdout, stderr stri
 	return code, out.String(), errOut.String()
 }
 
+// fetchBundle downloads the wallet bundle from the server.
+func fetchBundle(t *testing.T) []byte {
+	t.Helper()
+	res, err := http.Get("http://" + os.Getenv("SET_ISSUER_HTTP") + "/wallet-bundle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("status %d, %v: %s", res.StatusCode, err, b)
+	}
+	return b
+}
+
 // lab is what the example configuration wants to find: a token, and an environment.
 func lab(t *testing.T) {
 	t.Helper()
@@ -67,6 +82,7 @@ func lab(t *testing.T) {
 		"SET_PKCS11_MODULE": token.ModulePath, "SET_ISSUER_PIN": tokenPIN, "SET_ISSUER_PIN_SOURCE": "env:SET_ISSUER_PIN",
 		"SET_ISSUER_HOST": freeAddr(t), "SET_ISSUER_HTTP": freeAddr(t),
 		"SET_ISSUER_DATABASE": "sqlite:" + filepath.Join(t.TempDir(), "issuer.db"),
+		"SET_ISSUER_BRANDING": "../../testdata/wallet", "SET_CA_URL": "http://ca.example", "SET_CA_OUTPUT": t.TempDir(),
 	} {
 		t.Setenv(name, value)
 	}
@@ -122,7 +138,7 @@ func TestIssuer(t *testing.T) {
 		t.Errorf("without keys: exit code %d, %s", code, stderr)
 	}
 	for range 2 {
-		if code, stdout, stderr := command(t.Context(), "init", "--config", configFile); code != 0 || stdout != "the token has both keys\n" {
+		if code, stdout, stderr := command(t.Context(), "init", "--config", configFile); code != 0 || stdout != "the token has the keys\n" {
 			t.Fatalf("init: exit code %d\n%s%s", code, stdout, stderr)
 		}
 	}

@@ -14,6 +14,9 @@ import (
 // lineColumnsMax is how wide text is made that can be broken into lines.
 const lineColumnsMax = 110
 
+// groupSize is how many digits people compare at a time.
+const groupSize = 4
+
 // NewLogger returns a logger that writes one JSON object a line.
 func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
@@ -71,6 +74,18 @@ func Line(w io.Writer, lead, text string) error {
 	}
 	_, err := io.WriteString(w, out+"\n")
 	return err
+}
+
+// Grouped is a number of hexadecimal digits in groups of four, for people who compare it with another.
+func Grouped(digits string) string {
+	var b strings.Builder
+	for i, d := range digits {
+		if i > 0 && i%groupSize == 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteRune(d)
+	}
+	return b.String()
 }
 
 // Printable is text with the rule of [Table], for what is printed in another form.
