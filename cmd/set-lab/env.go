@@ -9,6 +9,7 @@ import (
 
 // lookAround has commands that show a person what the parties of a running world know.
 var lookAround = []struct{ party, command string }{
+	{"wallet", "set-wallet about"},
 	{"wallet", "set-wallet history"},
 	{"wallet", "set-card status"},
 	{"merchant", `set-merchant orders --config "$SET_CONFIG"`},

@@ -79,6 +79,7 @@ func TestLab(t *testing.T) {
 	t.Run("keys", w.testKeys)
 	t.Run("chains", w.testChains)
 	t.Run("purchase", w.testPurchase)
+	t.Run("wallet bundle", w.testWalletBundle)
 	t.Run("token load", w.testTokenLoad)
 	t.Run("env", w.testEnv)
 	t.Run("declined", w.testDeclined)
@@ -184,6 +185,50 @@ func (w *testWorld) testPurchase(t *testing.T) {
 	}
 	if strings.Contains(out.String(), pan) {
 		t.Error("the receipt shows the card number")
+	}
+}
+
+// The bank's next bundle reaches a wallet under the key that it knows; the one before does not come back.
+func (w *testWorld) testWalletBundle(t *testing.T) {
+	url := "http://" + w.addr("issuer-http") + "/wallet-bundle"
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	first, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stick := w.path("bank.setwallet")
+	if err := os.WriteFile(stick, first, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.run(t.Context(), w.env("issuer", issuerSecrets), "set-issuer", "wallet-bundle", "--config", w.config("issuer")); err != nil {
+		t.Fatal(err)
+	}
+	install := func(from string) error {
+		_, err := w.run(t.Context(), nil, "set-wallet", "install", "--dir", w.path("wallet"), from)
+		return err
+	}
+	if err := install(stick); err != nil {
+		t.Errorf("the installed bundle, from the stick: %v", err)
+	}
+	if err := install(url); err != nil {
+		t.Errorf("the new bundle: %v", err)
+	}
+	if err := install(stick); err == nil || !strings.Contains(err.Error(), "is older than the one that is installed, 2") {
+		t.Errorf("the old bundle: %v", err)
+	}
+	var about []struct {
+		Bank     string
+		Sequence int
+	}
+	if err := w.runJSON(t.Context(), &about, nil, "set-wallet", "about", "--json", "--dir", w.path("wallet")); err != nil {
+		t.Fatal(err)
+	}
+	if len(about) != 1 || about[0].Bank != "Nordhavn Bank" || about[0].Sequence != 2 {
+		t.Errorf("the wallet is that of %+v", about)
 	}
 }
 

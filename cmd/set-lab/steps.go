@@ -40,7 +40,8 @@ func (w *world) make(ctx context.Context, out io.Writer) error {
 	return runSteps(ctx, out, []step{
 		{"Tokens: a SoftHSM token for each CA, issuer, gateway and merchant", w.makeTokens},
 		{"Key ceremony: root, brand, cardholder, merchant and payment CA", w.holdCeremony},
-		{"Issuer: keys, accounts, ISO 8583 host", w.startIssuer},
+		{"Issuer: keys, accounts, wallet bundle, ISO 8583 host", w.startIssuer},
+		{"Wallet: the bank's bundle, its signer compared with the letter", w.installWallet},
 		{"CAs: cardholder, merchant and payment CA answer", w.startCA},
 		{"Gateway: keys in its token, certificates from the payment CA", w.startGateway},
 		{"Merchant: keys in its token, certificates from the merchant CA", w.startMerchant},
@@ -155,6 +156,7 @@ func (w *world) env(party string, secrets map[string]string) []string {
 		"SET_ISSUER_HOST=" + w.addr("issuer"),
 		"SET_ISSUER_HTTP=" + w.addr("issuer-http"),
 		"SET_ISSUER_DATABASE=" + db("issuer"),
+		"SET_ISSUER_BRANDING=" + w.path("config", "wallet"),
 		"SET_GATEWAY_LISTEN=" + w.addr("gateway"),
 		"SET_GATEWAY_URL=" + w.url("gateway") + "/set",
 		"SET_GATEWAY_DATABASE=" + db("gateway"),
@@ -206,7 +208,25 @@ func (w *world) startIssuer(ctx context.Context) error {
 	if _, err := w.run(ctx, env, "set-issuer", "import", "--config", w.config("issuer"), w.path("config", "accounts.yaml")); err != nil {
 		return err
 	}
+	var bundle struct{ Fingerprint string }
+	if err := w.runJSON(ctx, &bundle, env, "set-issuer", "wallet-bundle", "--json", "--config", w.config("issuer")); err != nil {
+		return err
+	}
+	if err := w.keep(w.path("letter"), bundle.Fingerprint+"\n"); err != nil {
+		return err
+	}
 	return w.start(ctx, env, answers("http://"+w.addr("issuer-http")), "issuer", "set-issuer", "serve", "--config", w.config("issuer"))
+}
+
+// installWallet plays the cardholder, who has a letter from the bank with the fingerprint of its key.
+func (w *world) installWallet(ctx context.Context) error {
+	letter, err := os.ReadFile(w.path("letter"))
+	if err != nil {
+		return err
+	}
+	_, err = w.run(ctx, nil, "set-wallet", "install", "--dir", w.path("wallet"), "--fingerprint", strings.TrimSpace(string(letter)),
+		"http://"+w.addr("issuer-http")+"/wallet-bundle")
+	return err
 }
 
 func (w *world) startCA(ctx context.Context) error {
@@ -258,7 +278,6 @@ func (w *world) makeCard(ctx context.Context) error {
 
 // The cardholder of the lab, as testdata/accounts.yaml has her.
 const (
-	brand        = "Meridian"
 	accountID    = "alice"
 	holder       = "Alice Andersen"
 	pan          = "4111111111111111"
@@ -266,7 +285,8 @@ const (
 	registration = "tulip-harbour-41"
 )
 
-// enrolCard plays the cardholder, who has her card number and a registration secret from the bank.
+// enrolCard plays the cardholder, who has her card number and a registration secret from the bank. The CA
+// and all that verifies it are in the bank's bundle.
 func (w *world) enrolCard(ctx context.Context) error {
 	for name, text := range map[string]string{"pan": pan, "expiry": expiry, "registration-secret": registration} {
 		if err := w.keep(w.path("secrets", name), text+"\n"); err != nil {
@@ -277,7 +297,7 @@ func (w *world) enrolCard(ctx context.Context) error {
 	if err := w.keep(w.path("secrets", "answers.yaml"), answers); err != nil {
 		return err
 	}
-	_, err := w.run(ctx, w.cardEnv(), "set-wallet", "enroll", "--ca", w.url("ca")+"/cca", "--root", w.path("ca", "root.pem"), "--brand", brand,
+	_, err := w.run(ctx, w.cardEnv(), "set-wallet", "enroll",
 		"--pan-source", "file:"+w.path("secrets", "pan"), "--expiry-source", "file:"+w.path("secrets", "expiry"),
 		"--answers", w.path("secrets", "answers.yaml"), "--accept-policy", "--dir", w.path("wallet"),
 		"--pin-source", "file:"+w.path("secrets", "card-pin"))

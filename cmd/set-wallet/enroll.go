@@ -27,11 +27,14 @@ func enrollCommand() *urfave.Command {
 			"the CA's form fields to values, or to sources of secrets:\n\n" +
 			"   Name: Ada Lovelace\n" +
 			"   Registration secret: {source: file:/run/secret}\n\n" +
-			"Example: set-wallet enroll --ca http://127.0.0.1:8080/cca --root root.pem --brand Meridian",
+			"The bank's bundle, which set-wallet install takes, says where the CA is and what proves that it\n" +
+			"is the right one. Developers say so themselves, with --ca, --root and --brand.\n\n" +
+			"Example: set-wallet enroll --accept-policy",
 		Flags: append([]urfave.Flag{
-			&urfave.StringFlag{Name: "ca", Required: true, Usage: "`URL` of the cardholder CA"},
-			&urfave.StringFlag{Name: "root", Required: true, Usage: "`FILE` with the root certificate in PEM, which you got in a way that is safe in itself"},
-			&urfave.StringFlag{Name: "brand", Required: true, Usage: "`BRAND` of the card"},
+			&urfave.StringFlag{Name: "bank", Usage: "`BANK` whose card it is, where several have the brand"},
+			&urfave.StringFlag{Name: "brand", Usage: "`BRAND` of the card, where the bank has several"},
+			&urfave.StringFlag{Name: "ca", Usage: "`URL` of the cardholder CA, without a bundle"},
+			&urfave.StringFlag{Name: "root", Usage: "`FILE` with the root certificate in PEM, which you got in a way that is safe in itself, without a bundle"},
 			&urfave.StringFlag{Name: "pan-source", Value: "prompt:", Usage: "card number: `SOURCE` file:PATH, env:NAME, cred:NAME or prompt:"},
 			&urfave.StringFlag{Name: "expiry-source", Value: "prompt:", Usage: "month in which the card expires, YYYYMM: `SOURCE`"},
 			&urfave.StringFlag{Name: "answers", Usage: "`FILE` with the answers to the CA's form (default: ask)"},
@@ -66,6 +69,7 @@ func (a *formAnswer) UnmarshalYAML(n *yaml.Node) error {
 // enrolled is what --json prints.
 type enrolled struct {
 	Serial      string   `json:"serial"`
+	Bank        string   `json:"bank,omitempty"`
 	Brand       string   `json:"brand"`
 	Card        string   `json:"card"`
 	Certificate string   `json:"certificateSerial"`
@@ -82,9 +86,9 @@ func enroll(c *urfave.Context) error {
 			return cli.Usage(err)
 		}
 	}
-	root, err := readRoot(c.String("root"))
+	r, given, err := enrolmentFlags(c)
 	if err != nil {
-		return cli.Usage(err)
+		return err
 	}
 	var sent messages
 	w, err := openWallet(c, &sethttp.Client{Record: sent.record, Waiting: waiting(c)})
@@ -92,6 +96,12 @@ func enroll(c *urfave.Context) error {
 		return err
 	}
 	defer w.Close()
+	if !given {
+		if r, err = enrolmentOf(c, w); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.show, "%s: enrolling a card of brand %s at %s\n", r.Bank, r.Brand, r.CAURL)
+	}
 	reader, err := pcsc.Find(c.Context, c.String("reader"))
 	if err != nil {
 		return classified(err)
@@ -104,7 +114,6 @@ func enroll(c *urfave.Context) error {
 	if err := card.use(c.Context, newPINEntry(c), "to enrol", nil, nil); err != nil {
 		return classified(err)
 	}
-	r := wallet.Enrolment{CAURL: c.String("ca"), Root: root, Brand: set.BrandID(c.String("brand"))}
 	defer func() { clear(r.PAN); clear(r.Expiry) }()
 	if err := readAccount(c, &r); err != nil {
 		return err
@@ -114,13 +123,13 @@ func enroll(c *urfave.Context) error {
 		return classified(err)
 	}
 	out := enrolled{
-		Serial: got.Serial, Brand: string(got.Brand), Card: got.Masked(), Certificate: got.Certificate.Serial(),
+		Serial: got.Serial, Bank: got.Bank, Brand: string(got.Brand), Card: got.Masked(), Certificate: got.Certificate.Serial(),
 		NotAfter: date(got.Certificate.X509.NotAfter), Message: got.Message, APDUs: card.report(), Messages: sent,
 	}
 	if c.Bool("json") {
 		return cli.PrintJSON(c.App.Writer, out)
 	}
-	fmt.Fprintf(c.App.Writer, "Smart card %s is enrolled for %s %s: certificate %s, valid until %s\n", out.Serial, out.Brand, out.Card, out.Certificate, out.NotAfter)
+	fmt.Fprintf(c.App.Writer, "Smart card %s is enrolled for %s: certificate %s, valid until %s\n", out.Serial, cardName(out.Bank, out.Brand, out.Card), out.Certificate, out.NotAfter)
 	if out.Message != "" {
 		fmt.Fprintf(c.App.Writer, "The CA says: %s\n", out.Message)
 	}

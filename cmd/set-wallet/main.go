@@ -1,6 +1,6 @@
-// Set-wallet is the cardholder's workstation: it enrols a smart card with a
-// cardholder CA, pays with it, and keeps the history. It reaches the card through
-// PC/SC only.
+// Set-wallet is the cardholder's workstation: with the bundle of a bank it enrols a
+// smart card with a cardholder CA, pays with it, and keeps the history. It reaches
+// the card through PC/SC only.
 package main
 
 import (
@@ -31,11 +31,13 @@ func newApp() *urfave.App {
 		Name:  "set-wallet",
 		Usage: "enrol a smart card, pay with it, look at what was paid",
 		Commands: []*urfave.Command{
+			installCommand(),
 			enrollCommand(),
 			payCommand(),
 			inquireCommand(),
 			historyCommand(),
 			unblockCommand(),
+			aboutCommand(),
 		},
 	}
 }

@@ -372,5 +372,13 @@ func TestEnrollRefused(t *testing.T) {
 	enroll(2, "Ada\n", "pin", "--accept-policy")
 	s.run(4, "", append(base, "--ca", "http://127.0.0.1:1/cca", "--accept-policy", "--pin-source", "file:"+s.file("pin"))...)
 	s.run(2, "", append(base, "--ca", s.ca.URL, "--root", s.file("answers.yaml"))...)
-	s.run(2, "", "enroll")
+	for _, args := range [][]string{
+		{"--ca", s.ca.URL}, {"--root", s.file("root.pem"), "--brand", settest.Brand}, {"--ca", s.ca.URL, "--root", s.file("root.pem")},
+		{"--ca", s.ca.URL, "--root", s.file("root.pem"), "--brand", settest.Brand, "--bank", "Nordhavn Bank"},
+	} {
+		s.run(2, "", append([]string{"enroll", "--dir", s.wallet()}, args...)...)
+	}
+	if _, got := s.run(1, "", "enroll", "--dir", s.wallet()); !strings.Contains(got, "set-wallet install") {
+		t.Errorf("without a bundle: %q", got)
+	}
 }

@@ -20,7 +20,8 @@ type receipt struct {
 	XID            string   `json:"xid"`
 	Merchant       party    `json:"merchant"`
 	Gateway        party    `json:"gateway"`
-	Card           party    `json:"card"` // with the masked card number for its name
+	Card           party    `json:"card"`           // with the masked card number for its name
+	Bank           string   `json:"bank,omitempty"` // whose card it is
 	Brand          string   `json:"brand"`
 	Order          string   `json:"order"`
 	Amount         string   `json:"amount"`
@@ -44,7 +45,7 @@ func newReceipt(p *wallet.Purchase) *receipt {
 		Merchant: party{p.Merchant, p.Place, p.MerchantCert.Serial()},
 		Gateway:  party{gatewayName(p.GatewayCert), "", p.GatewayCert.Serial()},
 		Card:     party{p.Card.Masked(), "", p.Card.Certificate.Serial()},
-		Brand:    string(p.Card.Brand), Order: p.Order, Amount: p.Amount.String(), Date: date(p.Sent), Resumed: p.Resumed,
+		Bank:     p.Card.Bank, Brand: string(p.Card.Brand), Order: p.Order, Amount: p.Amount.String(), Date: date(p.Sent), Resumed: p.Resumed,
 	}
 	if !p.Answered.IsZero() {
 		r.Answered = date(p.Answered)
@@ -60,7 +61,7 @@ func (r *receipt) print(w io.Writer) {
 	line(w, "Merchant", place(r.Merchant))
 	line(w, "Order", r.Order)
 	line(w, "Amount", r.Amount)
-	line(w, "Card", r.Brand+" "+r.Card.Name)
+	line(w, "Card", cardName(r.Bank, r.Brand, r.Card.Name))
 	line(w, "Result", r.AuthCode)
 	line(w, "Status", r.CompletionCode)
 	line(w, "XID", r.XID)
@@ -78,7 +79,7 @@ func showOffer(w io.Writer, o *wallet.Offer) {
 	}
 	line(w, "Merchant", place(party{Name: o.Merchant, Place: o.Place}))
 	line(w, "Amount", o.Amount.String())
-	line(w, "Card", fmt.Sprintf("%s %s", o.Card.Brand, o.Card.Masked()))
+	line(w, "Card", cardName(o.Card.Bank, string(o.Card.Brand), o.Card.Masked()))
 	line(w, "Gateway", gatewayName(o.GatewayCert))
 }
 
@@ -94,6 +95,11 @@ func place(p party) string {
 		return p.Name
 	}
 	return p.Name + ", " + p.Place
+}
+
+// cardName names a card to its holder, who knows its bank if the bank's bundle told the wallet.
+func cardName(bank, brand, masked string) string {
+	return strings.TrimPrefix(bank+" "+brand+" "+masked, " ")
 }
 
 func gatewayName(c *pki.Certificate) string {
