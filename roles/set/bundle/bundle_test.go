@@ -221,6 +221,7 @@ func TestContentRefused(t *testing.T) {
 		{"no CA", func(b *bundle.Bundle) { b.Brands[0].CA = "" }, "URL"},
 		{"CA by file", func(b *bundle.Bundle) { b.Brands[0].CA = "file:///etc/passwd" }, "http"},
 		{"CA with a user", func(b *bundle.Bundle) { b.Brands[0].CA = "http://user@ca.example/" }, "user"},
+		{"CA with a fragment", func(b *bundle.Bundle) { b.Brands[0].CA = "http://ca.example/#cca" }, "fragment"},
 		{"CA without host", func(b *bundle.Bundle) { b.Brands[0].CA = "http:///cca" }, "host"},
 		{"no policy", func(b *bundle.Bundle) { b.Policies = nil }, "Policies"},
 		{"no language", func(b *bundle.Bundle) { b.Policies[0].Language = "en GB" }, "language"},
@@ -348,6 +349,16 @@ func TestForgeriesRefused(t *testing.T) {
 	signer := func(k crypto.Signer, edit func(*x509.Certificate)) cms.Signer {
 		return cms.Signer{Key: k, Certificate: certificate(t, &b, k, edit)}
 	}
+	// Its signature verifies under its own key, though another name stands for its issuer.
+	parent := certificate(t, &b, key, func(c *x509.Certificate) { c.Subject.CommonName = "Sundby Bank" })
+	raw, err := x509.CreateCertificate(rand.Reader, certificate(t, &b, key, nil), parent, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := x509.ParseCertificate(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
 	version2 := b
 	version2.Version = 2
 	wrongHash := b
@@ -370,6 +381,8 @@ func TestForgeriesRefused(t *testing.T) {
 		{"one key twice", b, []cms.Signer{signer(key, nil), signer(key, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(6) })}, "twice"},
 		{"certificate of another bank", b, []cms.Signer{signer(key, func(c *x509.Certificate) { c.Subject.CommonName = "Sundby Bank" })}, "name of the bank"},
 		{"certificate of a longer name", b, []cms.Signer{signer(key, func(c *x509.Certificate) { c.Subject.Country = []string{"DK"} })}, "name of the bank"},
+		{"certificate by another bank", b, []cms.Signer{{Key: key, Certificate: issued}}, "name of the bank"},
+		{"certificate under another algorithm", b, []cms.Signer{signer(key, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA512 })}, "algorithm"},
 		{"certificate with other dates", b, []cms.Signer{signer(key, func(c *x509.Certificate) { c.NotAfter = c.NotAfter.Add(time.Hour) })}, "validity"},
 		{"certificate of a CA", b, []cms.Signer{signer(key, func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true })}, "extensions"},
 		{"certificate with another key's identifier", b, []cms.Signer{signer(key, func(c *x509.Certificate) { c.SubjectKeyId = c.SubjectKeyId[1:] })}, "extensions"},
