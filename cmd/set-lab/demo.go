@@ -51,6 +51,7 @@ type receipt struct {
 	Merchant named  `json:"merchant"`
 	Gateway  named  `json:"gateway"`
 	Card     named  `json:"card"`
+	Bank     string `json:"bank"`
 	Brand    string `json:"brand"`
 	Order    string `json:"order"`
 	Amount   string `json:"amount"`
@@ -237,7 +238,7 @@ func (p *purchase) print(out io.Writer) {
 	line("Merchant", r.Merchant.Name+", "+r.Merchant.Place)
 	line("Order", r.Order)
 	line("Amount", r.Amount)
-	line("Card", r.Brand+" "+r.Card.Name)
+	line("Card", r.Bank+" "+r.Brand+" "+r.Card.Name)
 	line("Result", r.AuthCode)
 	line("Authorization code", p.order.Payment.ApprovalCode)
 	line("XID", r.XID)

@@ -176,7 +176,7 @@ func (w *testWorld) testPurchase(t *testing.T) {
 	var out bytes.Buffer
 	p.print(&out)
 	for _, want := range []string{
-		p.receipt.Merchant.Name, "Atlas of the Northern Harbours", "36.50 USD", p.order.Payment.ApprovalCode, p.order.Payment.XID, "**** 1111",
+		p.receipt.Merchant.Name, "Atlas of the Northern Harbours", "36.50 USD", p.order.Payment.ApprovalCode, p.order.Payment.XID, "Nordhavn Bank Meridian **** 1111",
 		p.receipt.Card.Certificate, p.receipt.Merchant.Certificate, p.receipt.Gateway.Certificate, "500.00", "463.50",
 	} {
 		if want == "" || !strings.Contains(out.String(), want) {

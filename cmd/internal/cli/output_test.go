@@ -50,6 +50,15 @@ func TestLine(t *testing.T) {
 	}
 }
 
+func TestGrouped(t *testing.T) {
+	t.Parallel()
+	for digits, want := range map[string]string{"": "", "0123": "0123", "01234": "0123 4", "0123456789ab": "0123 4567 89ab"} {
+		if got := Grouped(digits); got != want {
+			t.Errorf("%q is %q, want %q", digits, got, want)
+		}
+	}
+}
+
 func TestPrintJSON(t *testing.T) {
 	t.Parallel()
 	var got bytes.Buffer
