@@ -152,13 +152,11 @@ func TestEveryChangeIsRefused(t *testing.T) {
 	for name, previous := range map[string]crypto.Signer{"one signer": nil, "two signers": ecKey(t, elliptic.P256())} {
 		raw := sign(t, least(w), w.Root, ecKey(t, elliptic.P256()), previous).Raw
 		for i := range raw {
-			for _, change := range []byte{1 << (i % 8), 0xff} {
-				raw[i] ^= change
-				if s, err := bundle.Open(raw); err == nil {
-					t.Errorf("%s: octet %d changed by %02x: opened %+v", name, i, change, s.Bundle)
-				}
-				raw[i] ^= change
+			raw[i] ^= 1 << (i % 8)
+			if s, err := bundle.Open(raw); err == nil {
+				t.Errorf("%s: octet %d changed: opened %+v", name, i, s.Bundle)
 			}
+			raw[i] ^= 1 << (i % 8)
 			if _, err := bundle.Open(raw[:i]); err == nil {
 				t.Errorf("%s: the first %d octets were opened", name, i)
 			}
