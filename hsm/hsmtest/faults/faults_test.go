@@ -1,7 +1,10 @@
 package faults_test
 
 import (
+	"bytes"
 	"errors"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -338,6 +341,38 @@ func TestModulesAreIndependent(t *testing.T) {
 	want(t, "the module that was finalised", clients[0].random(), pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED)
 	want(t, "the other one", clients[1].random(), pkcs11.CKR_HOST_MEMORY)
 	want(t, "the other one, again", clients[1].sign(), pkcs11.CKR_OK)
+}
+
+// SoftHSM reads its configuration with strtok, which remembers one place for the whole process.
+func TestModulesAreInitialisedAtOnce(t *testing.T) {
+	t.Parallel()
+	const modules, times = 4, 10
+	// Lines that say nothing, unless they get the end of another module's line.
+	lines := bytes.Repeat([]byte("directories.tokendir\nslots.removable = false\n"), 5000)
+	var clients [modules]*client
+	for i := range clients {
+		m, c := start(t)
+		conf := strings.TrimPrefix(m.Env[0], "SOFTHSM2_CONF=")
+		text, err := os.ReadFile(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(conf, append(text, lines...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		clients[i] = c
+	}
+	var wg sync.WaitGroup
+	for _, c := range clients {
+		wg.Go(func() {
+			for range times {
+				want(t, "finalise", c.Finalize(), pkcs11.CKR_OK)
+				want(t, "initialise", c.Initialize(), pkcs11.CKR_OK)
+			}
+			want(t, "open", c.open(), pkcs11.CKR_OK)
+		})
+	}
+	wg.Wait()
 }
 
 // Sessions and the library are taken away under load, and nothing crashes.

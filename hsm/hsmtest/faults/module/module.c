@@ -474,21 +474,37 @@ static char *own_getenv(const char *name) {
 	return strcmp(name, control->variable) == 0 ? control->value : getenv(name);
 }
 
-// redirect makes the relocations that stand for getenv point to own_getenv. The process has one
-// environment, and the modules in it need different ones.
+static char *own_strtok(char *text, const char *delimiters) {
+	static _Thread_local char *rest;
+	return strtok_r(text, delimiters, &rest);
+}
+
+// own_function is what the real module gets in place of a function of the C library, or NULL. The process has
+// one environment, and the modules in it need different ones. And it has one strtok, with which
+// SoftHSM reads its configuration: two modules that are initialised at once took each other's lines,
+// and then had no tokens, or failed.
+static void *own_function(const char *name) {
+	if (strcmp(name, "getenv") == 0 || strcmp(name, "secure_getenv") == 0)
+		return (void *)own_getenv;
+	if (strcmp(name, "strtok") == 0)
+		return (void *)own_strtok;
+	return NULL;
+}
+
+// redirect makes the relocations that stand for such a function point to ours.
 static void redirect(struct link_map *map, ElfW(Rela) *rela, size_t bytes, ElfW(Sym) *symbols, const char *names) {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	for (size_t i = 0; rela != NULL && i < bytes / sizeof *rela; i++) {
-		const char *name = names + symbols[rela[i].r_info >> (sizeof(void *) == 8 ? 32 : 8)].st_name;
-		if (strcmp(name, "getenv") != 0 && strcmp(name, "secure_getenv") != 0)
+		void *function = own_function(names + symbols[rela[i].r_info >> (sizeof(void *) == 8 ? 32 : 8)].st_name);
+		if (function == NULL)
 			continue;
 		uintptr_t slot = map->l_addr + rela[i].r_offset;
 		if (mprotect((void *)(slot & ~(page - 1)), page, PROT_READ | PROT_WRITE) == 0)
-			*(char *(**)(const char *))slot = own_getenv;
+			*(void **)slot = function;
 	}
 }
 
-static void redirect_getenv(void *library) {
+static void redirect_all(void *library) {
 	struct link_map *map;
 	ElfW(Rela) *rela = NULL, *plt = NULL;
 	size_t rela_bytes = 0, plt_bytes = 0;
@@ -520,7 +536,7 @@ static void load(void) {
 	void *library = dlopen(control->real, RTLD_NOW | RTLD_LOCAL);
 	ulong (*get)(struct list **) = NULL;
 	if (library != NULL) {
-		redirect_getenv(library);
+		redirect_all(library);
 		*(void **)&get = dlsym(library, "C_GetFunctionList");
 	}
 	if (get == NULL || get(&real) != OK)
