@@ -2,15 +2,25 @@ package piv_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/iso7816"
@@ -49,8 +59,11 @@ func FuzzAnswers(f *testing.F) {
 		do(t, card, func(tx *piv.Tx) error {
 			fuzzKeys(t, tx, body)
 			fuzzContainers(t, tx, body)
-			if err := tx.Authenticate(piv.ManagementKey{Algorithm: piv.AES128, Key: make([]byte, 16)}); err == nil {
-				t.Error("a fixed answer proves a key")
+			fuzzNumbers(t, tx, body)
+			for a, n := range map[piv.ManagementAlgorithm]int{piv.AES128: 16, piv.TripleDES: 24} {
+				if err := tx.Authenticate(piv.ManagementKey{Algorithm: a, Key: make([]byte, n)}); err == nil {
+					t.Errorf("%v: a fixed answer proves a key", a)
+				}
 			}
 			return nil
 		})
@@ -66,9 +79,11 @@ func fuzzKeys(t *testing.T, tx *piv.Tx, body []byte) {
 			}
 		}
 	}
-	if public, err := tx.Generate(piv.SlotSignature, piv.Ed25519, piv.PINPolicyDefault); err == nil {
-		if a, err := piv.AlgorithmOf(public); a != piv.Ed25519 || err != nil || len(body) < 32 {
-			t.Errorf("got a key %v: %v", public, err)
+	for _, want := range []piv.Algorithm{piv.RSA2048, piv.ECDSAP256, piv.ECDSAP384, piv.Ed25519, piv.X25519} {
+		if public, err := tx.Generate(piv.SlotSignature, want, piv.PINPolicyDefault); err == nil {
+			if a, err := piv.AlgorithmOf(public); a != want || err != nil || len(body) < 32 {
+				t.Errorf("got a key %v for %v: %v", public, want, err)
+			}
 		}
 	}
 	if cert, err := tx.Attest(piv.SlotSignature); err == nil && !bytes.Equal(cert.Raw, body) {
@@ -82,6 +97,43 @@ func fuzzKeys(t *testing.T, tx *piv.Tx, body []byte) {
 		}
 		if _, err := signer.Sign(nil, digest, crypto.SHA256); err == nil {
 			t.Error("a signature from nowhere")
+		}
+	}
+	fuzzSecrets(t, tx, body)
+}
+
+// fuzzSecrets decrypts and agrees: what comes out is the card's answer or what was
+// sealed.
+func fuzzSecrets(t *testing.T, tx *piv.Tx, body []byte) {
+	decrypter, err := tx.Decrypter(piv.SlotKeyManagement, fuzzRSA.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decrypter.Decrypt(nil, make([]byte, fuzzRSA.Size()), &rsa.OAEPOptions{Hash: crypto.SHA256}); err == nil {
+		t.Error("a plaintext from nowhere")
+	}
+	for public, other := range map[crypto.PublicKey]*ecdh.PublicKey{
+		fuzzEC.Public():   must(fuzzEC.PublicKey.ECDH()),
+		fuzzX.PublicKey(): fuzzX.PublicKey(),
+	} {
+		exchanger, err := tx.KeyExchanger(piv.SlotKeyManagement, public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if secret, err := exchanger.ECDH(other); err == nil && (len(secret) != 32 || !bytes.Contains(body, secret)) {
+			t.Errorf("a shared secret of %d bytes from nowhere", len(secret))
+		}
+	}
+}
+
+// fuzzNumbers reads what is a number.
+func fuzzNumbers(t *testing.T, tx *piv.Tx, body []byte) {
+	if v, err := tx.Version(); err != nil || (v != "") != (len(body) == 3) {
+		t.Errorf("version %q, %v", v, err)
+	}
+	if serial, err := tx.Serial(); err == nil && serial != "" && len(body) != 4 {
+		if guid, err := hex.DecodeString(serial); err != nil || !bytes.Contains(body, guid) {
+			t.Errorf("serial number %q from nowhere", serial)
 		}
 	}
 }
@@ -118,12 +170,18 @@ func fuzzContainers(t *testing.T, tx *piv.Tx, body []byte) {
 func FuzzCertificate(f *testing.F) {
 	for _, body := range answers(f) {
 		if bytes.HasPrefix(body, []byte{0x53}) {
-			f.Add(body)
+			f.Add(body, false)
+		}
+		if bytes.HasPrefix(body, []byte{0x30}) {
+			f.Add(body, true) // an attestation, which is a certificate
 		}
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
+	f.Fuzz(func(t *testing.T, body []byte, compressed bool) {
 		if len(body) > fuzzBytesMax {
 			return
+		}
+		if compressed {
+			body = compressedObject(t, body)
 		}
 		var cert *x509.Certificate
 		do(t, piv.New(garbler{virtual.NewCard(), body}, piv.Options{}), func(tx *piv.Tx) error {
@@ -150,8 +208,69 @@ func FuzzCertificate(f *testing.F) {
 	})
 }
 
+// compressedObject is the object with a compressed certificate.
+func compressedObject(t *testing.T, cert []byte) []byte {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write(cert); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	value := iso7816.AppendTLV(nil, 0x70, packed.Bytes())
+	value = iso7816.AppendTLV(value, 0x71, []byte{0x01})
+	return iso7816.AppendTLV(nil, 0x53, value)
+}
+
+// FuzzAttestation reads a statement with anything in its extensions, under a maker
+// who signs that.
+func FuzzAttestation(f *testing.F) {
+	arc := asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 41482, 3}
+	for _, body := range answers(f) {
+		if statement, err := x509.ParseCertificate(body); err == nil {
+			seed := map[int][]byte{}
+			for _, e := range statement.Extensions {
+				seed[e.Id[len(e.Id)-1]] = e.Value
+			}
+			f.Add(seed[3], seed[7], seed[8])
+		}
+	}
+	maker := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "maker"}, NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true}
+	maker = must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, maker, maker, fuzzEC.Public(), fuzzEC))))
+	roots := x509.NewCertPool()
+	roots.AddCert(maker)
+	f.Fuzz(func(t *testing.T, version, serial, policies []byte) {
+		if len(version)+len(serial)+len(policies) > fuzzBytesMax {
+			return
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: maker.NotAfter}
+		for last, value := range map[int][]byte{3: version, 7: serial, 8: policies} {
+			id := append(slices.Clone(arc), last)
+			template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: id, Value: value})
+		}
+		statement := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, maker, fuzzEC.Public(), fuzzEC))))
+		got, err := piv.VerifyAttestation(statement, nil, roots)
+		if err != nil {
+			if !errors.Is(err, iso7816.ErrMalformed) {
+				t.Errorf("got %v, want ErrMalformed", err)
+			}
+			return
+		}
+		number, numberErr := strconv.ParseInt(got.Serial, 10, 64)
+		again, err := asn1.Marshal(number)
+		if numberErr != nil || err != nil || !bytes.Equal(again, serial) {
+			t.Errorf("serial number % X is said to be %q", serial, got.Serial)
+		}
+		if got.Version != fmt.Sprintf("%d.%d.%d", version[0], version[1], version[2]) || !bytes.Equal(policies, []byte{byte(got.PINPolicy), byte(got.TouchPolicy)}) {
+			t.Errorf("version % X and policies % X are said to be %+v", version, policies, got)
+		}
+	})
+}
+
 // Keys that no card of the fuzzer's has.
 var (
+	fuzzX   = must(ecdh.X25519().GenerateKey(rand.Reader))
 	fuzzRSA = must(rsa.GenerateKey(rand.Reader, 2048))
 	fuzzEC  = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 )
