@@ -188,7 +188,7 @@ func signWithPIVGo(t testing.TB, c *counted, digest []byte) (read, signature []b
 }
 
 // signWithOpenSC lets pkcs11-tool do both in one run, in which the module reads
-// the card once.
+// the card once. It finds nothing that an earlier run has kept.
 func signWithOpenSC(t testing.TB, c *counted, digest []byte) (read, signature []byte) {
 	modules, err := filepath.Glob("/usr/lib/*/opensc-pkcs11.so")
 	if err != nil || len(modules) == 0 {
@@ -208,7 +208,7 @@ func signWithOpenSC(t testing.TB, c *counted, digest []byte) (read, signature []
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "pkcs11-tool", args...)
-	cmd.Env = append(os.Environ(), "OPENSC_CONF="+onlyReader(t, dir, c.Name))
+	cmd.Env = append(os.Environ(), "OPENSC_CONF="+onlyReader(t, dir, c.Name), "XDG_CACHE_HOME="+dir)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
