@@ -18,18 +18,14 @@ var (
 
 // ImportSecret puts a secret key with a known value into the token, as GenerateKey would have made it
 // but for its origin.
-func ImportSecret(ctx context.Context, t *Token, label string, purpose Purpose, value []byte) error {
+func ImportSecret(ctx context.Context, t *Token, label string, purpose Purpose, typ KeyType, value []byte) error {
 	p := plans[purpose]
-	kind := pkcs11.CKK_AES
-	if purpose == PurposeMAC {
-		kind = pkcs11.CKK_GENERIC_SECRET
-	}
 	set, err := keyAttributes(label, []byte(label), false, secretUsages, p.usages)
 	if err != nil {
 		return err
 	}
 	template := append(set.ToSlice(), ofClass(pkcs11.CKO_SECRET_KEY),
-		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, kind), pkcs11.NewAttribute(pkcs11.CKA_VALUE, value))
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, keyKind(typ)), pkcs11.NewAttribute(pkcs11.CKA_VALUE, value))
 	return t.session(ctx, func(lib *pkcs11.Ctx, sh pkcs11.SessionHandle) error {
 		_, err := lib.CreateObject(sh, template)
 		return err

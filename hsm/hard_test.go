@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"math/big"
 	"strings"
@@ -26,8 +27,11 @@ func TestKnownKeys(t *testing.T) {
 	tok := hsmtest.New(t).Open(t)
 	value := make([]byte, 32)
 	rand.Read(value)
-	for label, purpose := range map[string]hsm.Purpose{"mac": hsm.PurposeMAC, "seal": hsm.PurposeSeal} {
-		if err := hsm.ImportSecret(t.Context(), tok, label, purpose, value); err != nil {
+	for label, k := range map[string]struct {
+		purpose hsm.Purpose
+		typ     hsm.KeyType
+	}{"mac": {hsm.PurposeMAC, hsm.HMACSHA256}, "seal": {hsm.PurposeSeal, hsm.AES256}} {
+		if err := hsm.ImportSecret(t.Context(), tok, label, k.purpose, k.typ, value); err != nil {
 			t.Fatal(err)
 		}
 		info, err := tok.Key(t.Context(), label)
@@ -70,6 +74,37 @@ func TestKnownKeys(t *testing.T) {
 		nonce := bytes.Repeat([]byte{7}, 12)
 		if got, err := sealer.Open(gcm.Seal(nonce, nonce, []byte("from Go"), aad), aad); err != nil || string(got) != "from Go" {
 			t.Errorf("the token opens %q, %v", got, err)
+		}
+	}
+}
+
+// The token's AES-CMAC is that of NIST SP 800-38B: the examples of its appendix D.3, with AES-256.
+func TestKnownCMAC(t *testing.T) {
+	t.Parallel()
+	tok := hsmtest.New(t).Open(t)
+	unhex := func(text string) []byte {
+		b, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	value := unhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
+	if err := hsm.ImportSecret(t.Context(), tok, "master", hsm.PurposeMAC, hsm.AES256, value); err != nil {
+		t.Fatal(err)
+	}
+	key, err := tok.CMAC(t.Context(), "master")
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := unhex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51" +
+		"30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710")
+	for n, want := range map[int]string{
+		0: "028962f61b7bf89efc6b551f4667d983", 16: "28a7023f452e8f82bd4bf28d8c37c35c",
+		40: "aaf3d8f1de5640c232f5b169b9c911e6", 64: "e1992190549f6ed5696a2c056c315410",
+	} {
+		if got, err := key.Sum(message[:n]); err != nil || !bytes.Equal(got, unhex(want)) {
+			t.Errorf("CMAC of %d bytes is %x, %v; want %s", n, got, err, want)
 		}
 	}
 }

@@ -47,6 +47,7 @@ func TestGeneratedKeysAreReadBack(t *testing.T) {
 		{"cert-sign", hsm.PurposeCertSign, hsm.ECP384, []string{"sign"}},
 		{"key-exchange", hsm.PurposeKeyExchange, hsm.RSA2048, []string{"decrypt"}},
 		{"pan-lookup", hsm.PurposeMAC, hsm.HMACSHA256, []string{"sign"}},
+		{"pan-mac", hsm.PurposeMAC, hsm.AES256, []string{"sign"}},
 		{"pan-seal", hsm.PurposeSeal, hsm.AES256, []string{"decrypt", "encrypt"}},
 	}
 	var want []hsm.KeyInfo

@@ -20,7 +20,7 @@ const (
 	PurposeSign        Purpose = "sign"         // signs messages
 	PurposeCertSign    Purpose = "cert-sign"    // signs certificates and revocation lists
 	PurposeKeyExchange Purpose = "key-exchange" // decrypts RSAES-OAEP
-	PurposeMAC         Purpose = "mac"          // computes HMAC-SHA-256
+	PurposeMAC         Purpose = "mac"          // computes HMAC-SHA-256, or with an AES key AES-CMAC
 	PurposeSeal        Purpose = "seal"         // encrypts and decrypts AES-GCM
 	PurposeWrap        Purpose = "wrap"         // encrypts keys that leave the token, with AES
 	PurposeUnwrap      Purpose = "unwrap"       // decrypts keys that come into the token, with RSA or AES
@@ -138,7 +138,7 @@ var plans = map[Purpose]plan{
 	PurposeSign:        {class: pkcs11.CKO_PRIVATE_KEY, usages: []string{"sign"}, publicUsages: []string{"verify"}, types: signTypes},
 	PurposeCertSign:    {class: pkcs11.CKO_PRIVATE_KEY, usages: []string{"sign"}, publicUsages: []string{"verify"}, types: signTypes},
 	PurposeKeyExchange: {class: pkcs11.CKO_PRIVATE_KEY, usages: []string{"decrypt"}, publicUsages: []string{"encrypt"}, types: rsaTypes},
-	PurposeMAC:         {class: pkcs11.CKO_SECRET_KEY, usages: []string{"sign"}, types: []KeyType{HMACSHA256}},
+	PurposeMAC:         {class: pkcs11.CKO_SECRET_KEY, usages: []string{"sign"}, types: []KeyType{HMACSHA256, AES256}},
 	PurposeSeal:        {class: pkcs11.CKO_SECRET_KEY, usages: []string{"decrypt", "encrypt"}, types: aesTypes},
 	PurposeWrap:        {class: pkcs11.CKO_SECRET_KEY, usages: []string{"wrap"}, types: aesTypes},
 	PurposeUnwrap:      {class: pkcs11.CKO_PRIVATE_KEY, usages: []string{"unwrap"}, publicUsages: []string{"wrap"}, types: rsaTypes},

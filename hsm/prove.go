@@ -34,7 +34,7 @@ const checkValueMessage = "check value of this key"
 func checkValue(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHandle, info KeyInfo) ([]byte, error) {
 	switch {
 	case info.Type == HMACSHA256 && slices.Contains(info.Usages, "sign"):
-		sum, err := hmacOnToken(lib, sh, h, []byte(checkValueMessage))
+		sum, err := hmacSHA256.onToken(lib, sh, h, []byte(checkValueMessage))
 		return sum[:min(len(sum), checkValueBytes)], err
 	case info.Type.isAES() && slices.Contains(info.Usages, "encrypt"):
 		err := lib.EncryptInit(sh, mechanism(pkcs11.CKM_AES_ECB, nil), h)
@@ -149,7 +149,7 @@ func proveUnwrapping(lib *pkcs11.Ctx, sh pkcs11.SessionHandle, h pkcs11.ObjectHa
 		if err != nil {
 			return nil, named("C_UnwrapKey", err)
 		}
-		sum, err := hmacOnToken(lib, sh, made, []byte(checkValueMessage))
+		sum, err := hmacSHA256.onToken(lib, sh, made, []byte(checkValueMessage))
 		return sum, followed(err, named("C_DestroyObject", lib.DestroyObject(sh, made)))
 	}
 	return proveRSA(pub, unwrap, func(message []byte) []byte {

@@ -2,6 +2,7 @@ package hsm_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdh"
 	"crypto/rand"
@@ -88,6 +89,7 @@ func TestKeysMoveBetweenTokens(t *testing.T) {
 		{"unwrap", hsm.PurposeUnwrap, hsm.RSA2048, hsm.RSA2048},
 		{"derive", hsm.PurposeDerive, hsm.ECP384, hsm.ECP384},
 		{"mac", hsm.PurposeMAC, hsm.HMACSHA256, hsm.HMACSHA256},
+		{"cmac", hsm.PurposeMAC, hsm.AES256, hsm.AES},
 		{"seal", hsm.PurposeSeal, hsm.AES256, hsm.AES},
 		{"seal-128", hsm.PurposeSeal, hsm.AES128, hsm.AES},
 		{"wrap", hsm.PurposeWrap, hsm.AES128, hsm.AES},
@@ -182,18 +184,22 @@ func checkMovedPairs(t *testing.T, from, to *hsm.Token) {
 // checkMovedSecrets lets either token check what the other has made.
 func checkMovedSecrets(t *testing.T, from, to *hsm.Token) {
 	t.Helper()
-	var sums [2][]byte
-	for i, tok := range []*hsm.Token{from, to} {
-		mac, err := tok.MAC(t.Context(), "mac")
-		if err != nil {
-			t.Fatal(err)
+	for label, find := range map[string]func(*hsm.Token, context.Context, string) (*hsm.MAC, error){
+		"mac": (*hsm.Token).MAC, "cmac": (*hsm.Token).CMAC,
+	} {
+		var sums [2][]byte
+		for i, tok := range []*hsm.Token{from, to} {
+			mac, err := find(tok, t.Context(), label)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sums[i], err = mac.Sum([]byte("4111111111111111")); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if sums[i], err = mac.Sum([]byte("4111111111111111")); err != nil {
-			t.Fatal(err)
+		if !bytes.Equal(sums[0], sums[1]) {
+			t.Errorf("the moved key %q computes %x, want %x", label, sums[1], sums[0])
 		}
-	}
-	if !bytes.Equal(sums[0], sums[1]) {
-		t.Errorf("the moved key computes %x, want %x", sums[1], sums[0])
 	}
 	for _, label := range []string{"seal", "seal-128"} {
 		for _, way := range [][2]*hsm.Token{{from, to}, {to, from}} {

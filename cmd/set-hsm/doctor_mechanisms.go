@@ -43,6 +43,7 @@ var needs = []need{
 		[]mechanism{{"CKM_RSA_PKCS", "sign", 3072}, {"CKM_RSA_PKCS_KEY_PAIR_GEN", "generate-key-pair", 3072}}, "keys to sign certificates have to be of type rsa-3072 or longer"},
 	{"RSA key generation", signing, []mechanism{{"CKM_RSA_PKCS_KEY_PAIR_GEN", "generate-key-pair", 2048}}, nil, ""},
 	{"HMAC-SHA-256", macing, []mechanism{{"CKM_SHA256_HMAC", "sign", 256}, {"CKM_GENERIC_SECRET_KEY_GEN", "generate", 256}}, nil, ""},
+	{"AES-CMAC", []string{"issuer"}, []mechanism{{"CKM_AES_CMAC", "sign", 256}, {"CKM_AES_KEY_GEN", "generate", 256}}, nil, ""},
 	{"AES-256-GCM", sealing, []mechanism{{"CKM_AES_GCM", "encrypt", 256}, {"CKM_AES_GCM", "decrypt", 256}, {"CKM_AES_KEY_GEN", "generate", 256}}, nil, ""},
 	{"wrapping keys by AES", nil, []mechanism{{"CKM_AES_KEY_WRAP_KWP", "wrap", 0}, {"CKM_AES_KEY_WRAP_KWP", "unwrap", 0}},
 		[]mechanism{{"CKM_AES_KEY_WRAP_PAD", "wrap", 0}, {"CKM_AES_KEY_WRAP_PAD", "unwrap", 0}}, "keys are wrapped by CKM_AES_KEY_WRAP_PAD"},

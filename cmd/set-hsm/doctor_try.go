@@ -68,7 +68,10 @@ func mechanismOf(k hsm.KeyInfo) []mechanism {
 	case hsm.PurposeSeal:
 		return []mechanism{{"CKM_AES_GCM", "encrypt", 0}, {"CKM_AES_GCM", "decrypt", 0}}
 	case hsm.PurposeMAC:
-		return []mechanism{{"CKM_SHA256_HMAC", "sign", 0}}
+		if k.Type == hsm.HMACSHA256 {
+			return []mechanism{{"CKM_SHA256_HMAC", "sign", 0}}
+		}
+		return []mechanism{{"CKM_AES_CMAC", "sign", 0}}
 	case hsm.PurposeDerive:
 		return []mechanism{{"CKM_ECDH1_DERIVE", "derive", 0}}
 	case hsm.PurposeSign, hsm.PurposeCertSign:
@@ -137,7 +140,11 @@ func tryDecrypt(ctx context.Context, token *hsm.Token, k hsm.KeyInfo) (native []
 }
 
 func tryMAC(ctx context.Context, token *hsm.Token, k hsm.KeyInfo) error {
-	key, err := token.MAC(ctx, k.Label)
+	find := token.CMAC
+	if k.Type == hsm.HMACSHA256 {
+		find = token.MAC
+	}
+	key, err := find(ctx, k.Label)
 	if err != nil {
 		return err
 	}

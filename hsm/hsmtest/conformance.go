@@ -96,6 +96,7 @@ var kinds = []struct {
 	{kind{hsm.PurposeCertSign, hsm.RSA4096}, []string{"sign"}, []string{"CKM_RSA_PKCS_KEY_PAIR_GEN", "CKM_RSA_PKCS"}},
 	{kind{hsm.PurposeKeyExchange, hsm.RSA2048}, []string{"decrypt"}, []string{"CKM_RSA_PKCS_KEY_PAIR_GEN"}},
 	{kind{hsm.PurposeMAC, hsm.HMACSHA256}, []string{"sign"}, []string{"CKM_GENERIC_SECRET_KEY_GEN", "CKM_SHA256_HMAC"}},
+	{kind{hsm.PurposeMAC, hsm.AES256}, []string{"sign"}, []string{"CKM_AES_KEY_GEN", "CKM_AES_CMAC"}},
 	{kind{hsm.PurposeSeal, hsm.AES128}, []string{"decrypt", "encrypt"}, []string{"CKM_AES_KEY_GEN", "CKM_AES_GCM"}},
 	{kind{hsm.PurposeSeal, hsm.AES256}, []string{"decrypt", "encrypt"}, []string{"CKM_AES_KEY_GEN", "CKM_AES_GCM"}},
 	{kind{hsm.PurposeWrap, hsm.AES128}, []string{"wrap"}, []string{"CKM_AES_KEY_GEN", aesWrap}},

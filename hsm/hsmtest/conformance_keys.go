@@ -135,15 +135,17 @@ func (s *suite) uses(t *testing.T, label string) map[string]error {
 	_, sign := s.tok.Signer(t.Context(), label)
 	_, decrypt := s.tok.Decrypter(t.Context(), label)
 	_, mac := s.tok.MAC(t.Context(), label)
+	_, cmac := s.tok.CMAC(t.Context(), label)
 	_, seal := s.tok.Sealer(t.Context(), label)
 	_, derive := s.tok.Deriver(t.Context(), label)
-	return map[string]error{"Signer": sign, "Decrypter": decrypt, "MAC": mac, "Sealer": seal, "Deriver": derive}
+	return map[string]error{"Signer": sign, "Decrypter": decrypt, "MAC": mac, "CMAC": cmac, "Sealer": seal, "Deriver": derive}
 }
 
 var usePurposes = map[string][]hsm.Purpose{
 	"Signer":    {hsm.PurposeSign, hsm.PurposeCertSign},
 	"Decrypter": {hsm.PurposeKeyExchange},
 	"MAC":       {hsm.PurposeMAC},
+	"CMAC":      {hsm.PurposeMAC},
 	"Sealer":    {hsm.PurposeSeal},
 	"Deriver":   {hsm.PurposeDerive},
 }
@@ -152,6 +154,9 @@ func (s *suite) testPurposes(t *testing.T) {
 	for k, label := range s.keys {
 		for use, err := range s.uses(t, label) {
 			allowed := slices.Contains(usePurposes[use], k.purpose)
+			if k.purpose == hsm.PurposeMAC {
+				allowed = use == "MAC" && k.typ == hsm.HMACSHA256 || use == "CMAC" && k.typ == hsm.AES256
+			}
 			if allowed && err != nil || !allowed && !errors.Is(err, hsm.ErrNotPermitted) {
 				t.Errorf("%s of a %s: %v, allowed %t", use, k, err, allowed)
 			}

@@ -87,7 +87,7 @@ func (s *suite) testWrap(t *testing.T) {
 	}
 	for _, k := range []kind{
 		{hsm.PurposeSign, hsm.ECP256}, {hsm.PurposeSign, hsm.RSA2048}, {hsm.PurposeKeyExchange, hsm.RSA2048},
-		{hsm.PurposeMAC, hsm.HMACSHA256}, {hsm.PurposeSeal, hsm.AES128}, {hsm.PurposeSeal, hsm.AES256},
+		{hsm.PurposeMAC, hsm.HMACSHA256}, {hsm.PurposeMAC, hsm.AES256}, {hsm.PurposeSeal, hsm.AES128}, {hsm.PurposeSeal, hsm.AES256},
 	} {
 		if _, ok := s.key(k.purpose, k.typ); ok {
 			sent = append(sent, s.send(t, k, func(label string) (*hsm.WrappedKey, error) { return s.tok.Wrap(t.Context(), label, kek) }))
@@ -225,7 +225,7 @@ func (s *suite) remember(ctx context.Context, k kind, label string) (func(label 
 		}, err
 	case hsm.PurposeMAC:
 		sum := func(label string) ([]byte, error) {
-			key, err := s.tok.MAC(ctx, label)
+			key, err := s.mac(ctx, k.typ, label)
 			if err != nil {
 				return nil, err
 			}

@@ -2,7 +2,9 @@ package hsmtest
 
 import (
 	"bytes"
+	"context"
 	"crypto"
+	"crypto/aes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -195,33 +197,43 @@ func (s *suite) badCiphertexts(t *testing.T, key crypto.Decrypter, h crypto.Hash
 	}
 }
 
-func (s *suite) testMAC(t *testing.T) {
-	first, ok := s.key(hsm.PurposeMAC, hsm.HMACSHA256)
-	if !ok {
-		return
+// mac returns the key labelled label, which authenticates as its type says.
+func (s *suite) mac(ctx context.Context, typ hsm.KeyType, label string) (*hsm.MAC, error) {
+	if typ == hsm.HMACSHA256 {
+		return s.tok.MAC(ctx, label)
 	}
-	second := s.generate(t, kind{hsm.PurposeMAC, hsm.HMACSHA256})
-	seen := map[string]string{}
-	for _, label := range []string{first, second} {
-		key, err := s.tok.MAC(t.Context(), label)
-		if err != nil {
-			t.Fatal(err)
+	return s.tok.CMAC(ctx, label)
+}
+
+func (s *suite) testMAC(t *testing.T) {
+	for typ, size := range map[hsm.KeyType]int{hsm.HMACSHA256: sha256.Size, hsm.AES256: aes.BlockSize} {
+		first, ok := s.key(hsm.PurposeMAC, typ)
+		if !ok {
+			continue
 		}
-		for _, n := range []int{0, 1, 31, 32, 64, 65, 5000, 1 << 20} {
-			data := make([]byte, n)
-			sum, err := key.Sum(data)
-			if err != nil || len(sum) != sha256.Size {
-				t.Errorf("MAC of %d bytes: %d bytes, %v; want %d", n, len(sum), err, sha256.Size)
-				continue
+		second := s.generate(t, kind{hsm.PurposeMAC, typ})
+		seen := map[string]string{}
+		for _, label := range []string{first, second} {
+			key, err := s.mac(t.Context(), typ, label)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if again, err := key.Sum(data); err != nil || !bytes.Equal(again, sum) {
-				t.Errorf("MAC of %d bytes, again: %x, %v; want %x", n, again, err, sum)
+			for _, n := range []int{0, 1, 15, 16, 31, 32, 64, 65, 5000, 1 << 20} {
+				data := make([]byte, n)
+				sum, err := key.Sum(data)
+				if err != nil || len(sum) != size {
+					t.Errorf("MAC of %d bytes with %s: %d bytes, %v; want %d", n, typ, len(sum), err, size)
+					continue
+				}
+				if again, err := key.Sum(data); err != nil || !bytes.Equal(again, sum) {
+					t.Errorf("MAC of %d bytes with %s, again: %x, %v; want %x", n, typ, again, err, sum)
+				}
+				what := fmt.Sprintf("%d bytes with %s", n, label)
+				if before, ok := seen[string(sum)]; ok {
+					t.Errorf("%s have the MAC of %s", what, before)
+				}
+				seen[string(sum)] = what
 			}
-			what := fmt.Sprintf("%d bytes with %s", n, label)
-			if before, ok := seen[string(sum)]; ok {
-				t.Errorf("%s have the MAC of %s", what, before)
-			}
-			seen[string(sum)] = what
 		}
 	}
 }
@@ -398,7 +410,7 @@ func (s *suite) work(t *testing.T, k kind, label string) func(int) error {
 			return same(got, want, err)
 		}
 	case hsm.PurposeMAC:
-		key, err := s.tok.MAC(t.Context(), label)
+		key, err := s.mac(t.Context(), k.typ, label)
 		fatal(err)
 		want, err := key.Sum([]byte("x"))
 		fatal(err)

@@ -140,6 +140,11 @@ func (r *Ring) MAC(ctx context.Context, ref string) (*hsm.MAC, error) {
 	return keyOf(ctx, r, ref, func(s source, label string) (*hsm.MAC, error) { return s.MAC(ctx, label) })
 }
 
+// CMAC returns the AES-CMAC key of a reference.
+func (r *Ring) CMAC(ctx context.Context, ref string) (*hsm.MAC, error) {
+	return keyOf(ctx, r, ref, func(s source, label string) (*hsm.MAC, error) { return s.CMAC(ctx, label) })
+}
+
 // Sealer returns the AES-GCM key of a reference.
 func (r *Ring) Sealer(ctx context.Context, ref string) (*hsm.Sealer, error) {
 	return keyOf(ctx, r, ref, func(s source, label string) (*hsm.Sealer, error) { return s.Sealer(ctx, label) })
@@ -151,6 +156,7 @@ type source interface {
 	Signer(context.Context, string) (*hsm.Signer, error)
 	Decrypter(context.Context, string) (*hsm.Decrypter, error)
 	MAC(context.Context, string) (*hsm.MAC, error)
+	CMAC(context.Context, string) (*hsm.MAC, error)
 	Sealer(context.Context, string) (*hsm.Sealer, error)
 }
 

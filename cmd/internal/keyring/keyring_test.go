@@ -38,6 +38,7 @@ func TestKeyring(t *testing.T) {
 	}{
 		"sign": {hsm.PurposeSign, hsm.ECP256}, "key-exchange": {hsm.PurposeKeyExchange, hsm.RSA2048},
 		"pan-lookup": {hsm.PurposeMAC, hsm.HMACSHA256}, "pan-seal": {hsm.PurposeSeal, hsm.AES256},
+		"card-master": {hsm.PurposeMAC, hsm.AES256},
 	} {
 		if _, err := tok.GenerateKey(t.Context(), label, k.purpose, k.typ); err != nil {
 			t.Fatal(err)
@@ -85,6 +86,13 @@ func useKeys(t *testing.T, ring *Ring, tk *hsmtest.Token) {
 	}
 	if sum, err := mac.Sum([]byte("x")); err != nil || len(sum) != 32 {
 		t.Errorf("MAC %x, %v; want 32 bytes", sum, err)
+	}
+	cmac, err := ring.CMAC(ctx, tk.KeyURI("card-master"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum, err := cmac.Sum([]byte("x")); err != nil || len(sum) != 16 {
+		t.Errorf("CMAC %x, %v; want 16 bytes", sum, err)
 	}
 	sealer, err := ring.Sealer(ctx, tk.KeyURI("pan-seal"))
 	if err != nil {
