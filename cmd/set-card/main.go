@@ -1,5 +1,5 @@
-// Set-card prepares the smart cards of cardholders, shows what is on them, and
-// emulates one for demonstrations and tests.
+// Set-card issues the smart cards of cardholders, manages and shows what is on
+// them, and emulates some for demonstrations and tests.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/pcsc"
+	"github.com/setkit/setkit/smartcard/piv"
 )
 
 func main() { cli.Main(newApp()) }
@@ -19,11 +20,17 @@ func main() { cli.Main(newApp()) }
 func newApp() *urfave.App {
 	return &urfave.App{
 		Name:  "set-card",
-		Usage: "personalise, show and emulate the smart cards of cardholders",
+		Usage: "issue, show and emulate the smart cards of cardholders",
 		Commands: []*urfave.Command{
+			batchCommand(),
+			certCommand(),
 			emulateCommand(),
 			personaliseCommand(),
+			pinChange.command(),
+			pukChange.command(),
+			resetCommand(),
 			statusCommand(),
+			unblockChange.command(),
 		},
 	}
 }
@@ -44,6 +51,28 @@ func openCard(ctx context.Context, name string) (*pcsc.Card, error) {
 		return nil, err
 	}
 	return pcsc.Open(ctx, reader.Name)
+}
+
+// An openedCard is the card that a command works on.
+type openedCard struct {
+	piv    *piv.Card
+	reader string
+	serial string
+	close  func() error
+}
+
+// open opens the card that --reader means.
+func open(c *urfave.Context) (*openedCard, error) {
+	connection, err := openCard(c.Context, c.String("reader"))
+	if err != nil {
+		return nil, err
+	}
+	card := &openedCard{piv: piv.New(connection, piv.Options{}), reader: connection.Reader(), close: connection.Close}
+	if card.serial, err = card.piv.Serial(c.Context); err != nil {
+		connection.Close()
+		return nil, err
+	}
+	return card, nil
 }
 
 // noArguments refuses what is left on the command line.

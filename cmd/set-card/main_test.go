@@ -79,18 +79,24 @@ func TestPersonalise(t *testing.T) {
 		t.Fatalf("%v: %s", err, stdout)
 	}
 	serial := strconv.FormatUint(uint64(reader.Virtual.Serial()), 10)
-	if got.Reader != reader.Name || got.SecretsFile != file || got.Card.Serial != serial || got.Card.GUID == "" || *got.Card.PINTriesLeft != 3 {
+	if got.Reader != reader.Name || got.Secrets != file || got.Serial != serial || got.Card.GUID == "" || *got.Card.PINTriesLeft != 3 {
 		t.Errorf("got %s", stdout)
 	}
-	for i := range got.Card.Slots {
-		if len(got.Card.Slots[i].PublicKey) != 64 {
-			t.Errorf("slot %s: public key digest %q", got.Card.Slots[i].Slot, got.Card.Slots[i].PublicKey)
+	if len(got.SignatureKey) != 64 || len(got.UnlockingKey) != 64 || got.SignatureKey == got.UnlockingKey {
+		t.Errorf("digests of public keys %q, %q", got.SignatureKey, got.UnlockingKey)
+	}
+	for i, slot := range got.Card.Slots {
+		if cert := slot.Certificate; cert == nil || cert.Subject != "CN=Card "+serial+"\\, slot "+slot.Slot || cert.NotAfter.Year() != 9999 {
+			t.Errorf("slot %s: certificate %+v", slot.Slot, cert)
 		}
-		got.Card.Slots[i].PublicKey = ""
+		got.Card.Slots[i].Certificate = nil
 	}
 	wantSlots := []slotStatus{
-		{Slot: "9c", Algorithm: "ec-p256", PINPolicy: "always", Certificate: true},
-		{Slot: "9d", Algorithm: "rsa-2048", PINPolicy: "once", Certificate: true},
+		{Slot: "9c", Algorithm: "ec-p256", PINPolicy: "always", Generated: true, PublicKey: got.SignatureKey},
+		{Slot: "9d", Algorithm: "rsa-2048", PINPolicy: "once", Generated: true, PublicKey: got.UnlockingKey},
+	}
+	if len(got.Card.FactorySecrets) != 0 || got.Card.ManagementAlgorithm != "aes-256" || got.Attested {
+		t.Errorf("factory secrets %q, management key %s, attested %v", got.Card.FactorySecrets, got.Card.ManagementAlgorithm, got.Attested)
 	}
 	if diff := cmp.Diff(wantSlots, got.Card.Slots); diff != "" {
 		t.Error(diff)
@@ -258,6 +264,7 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	reader := cardtest.New(t)
 	empty := cardtest.NewReader(t)
+	secrets := filepath.Join(t.TempDir(), "secrets")
 	for _, tt := range []struct {
 		code int
 		args []string
@@ -266,8 +273,21 @@ func TestUsage(t *testing.T) {
 		{2, []string{"personalise", "--reader", reader.Name, "--signature-key", "dsa"}},
 		{2, []string{"emulate", "--dir", "x", "--vpcd", "y"}},
 		{2, []string{"status", "extra"}},
-		{3, []string{"personalise", "--reader", "no such reader"}},
-		{3, []string{"personalise", "--reader", empty.Name}},
+		{2, []string{"personalise"}},
+		{2, []string{"personalise", "--mailer", secrets, "--secrets-file", secrets}},
+		{2, []string{"personalise", "--mailer", secrets}}, // a random management key fits in no letter
+		{2, []string{"personalise", "--mailer", "-", "--json", "--management-key-source", "env:NONE"}},
+		{2, []string{"personalise", "--secrets-file", secrets, "--resume", "--force"}},
+		{2, []string{"personalise", "--secrets-file", secrets, "--secrets-recipient", "age1"}},
+		{2, []string{"personalise", "--secrets-file", secrets, "--production"}},
+		{2, []string{"batch", "--cardholders", "x"}},
+		{2, []string{"cert", "put", "--slot", "9c"}},
+		{2, []string{"cert", "get", "--reader", reader.Name, "--slot", "9b"}},
+		{2, []string{"reset", "--reader", reader.Name}}, // nobody to ask
+		{2, []string{"reset", "--reader", reader.Name, "--confirm", "1"}},
+		{3, []string{"personalise", "--secrets-file", secrets, "--reader", "no such reader"}},
+		{3, []string{"personalise", "--secrets-file", secrets, "--reader", empty.Name}},
+		{3, []string{"pin", "--reader", empty.Name}},
 		{3, []string{"status", "--reader", empty.Name}},
 		{3, []string{"emulate", "--vpcd", "127.0.0.1:1"}},
 	} {
@@ -304,7 +324,10 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	tries := 3
-	want := []readerStatus{{Reader: full.Name, Card: &cardStatus{Serial: serial, Version: "5.4.3", PINTriesLeft: &tries, Slots: []slotStatus{}}}}
+	want := []readerStatus{{Reader: full.Name, Card: &cardStatus{
+		Serial: serial, Version: "5.4.3", PINTriesLeft: &tries, PUKTriesLeft: &tries,
+		FactorySecrets: []string{"PIN", "PUK", "management key"}, ManagementAlgorithm: "3des", Attests: true, Slots: []slotStatus{},
+	}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

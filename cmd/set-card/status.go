@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -20,10 +18,14 @@ import (
 
 func statusCommand() *urfave.Command {
 	return &urfave.Command{
-		Name:        "status",
-		Usage:       "readers, and the cards in them",
-		Description: "Example: set-card status --json",
-		Flags:       []urfave.Flag{readerFlag(), jsonFlag()},
+		Name:  "status",
+		Usage: "readers, and the cards in them",
+		Description: "Asks for no PIN and uses no try. With --production a card that still has a factory secret is a failure.\n\n" +
+			"Example: set-card status --json\n" +
+			"         set-card status --reader ACR39 --production",
+		Flags: []urfave.Flag{
+			readerFlag(), &urfave.BoolFlag{Name: "production", EnvVars: []string{"SET_CARD_PRODUCTION"}, Usage: "fail if a card has the factory's PIN, PUK or management key"}, jsonFlag(),
+		},
 		Action: func(c *urfave.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -42,19 +44,31 @@ type readerStatus struct {
 
 // cardStatus is what can be known of a card without a PIN.
 type cardStatus struct {
-	Serial       string       `json:"serial,omitempty"`
-	GUID         string       `json:"guid,omitempty"`
-	Version      string       `json:"version,omitempty"`
-	PINTriesLeft *int         `json:"pinTriesLeft"` // null if the card doesn't tell
-	Slots        []slotStatus `json:"slots"`        // those with a key
+	Serial              string         `json:"serial,omitempty"`
+	GUID                string         `json:"guid,omitempty"`
+	Version             string         `json:"version,omitempty"`
+	PINTriesLeft        *int           `json:"pinTriesLeft"` // null if the card doesn't tell
+	PUKTriesLeft        *int           `json:"pukTriesLeft"` // the same
+	FactorySecrets      []string       `json:"factorySecrets"`
+	ManagementAlgorithm string         `json:"managementAlgorithm,omitempty"`
+	Attests             bool           `json:"attests"`    // it can vouch for its keys
+	KeyHistory          *historyStatus `json:"keyHistory"` // null if it has none
+	Slots               []slotStatus   `json:"slots"`      // those with a key
+}
+
+type historyStatus struct {
+	OnCard  int    `json:"onCard"`
+	OffCard int    `json:"offCard"`
+	URL     string `json:"url,omitempty"`
 }
 
 type slotStatus struct {
-	Slot        string `json:"slot"`
-	Algorithm   string `json:"algorithm"`
-	PINPolicy   string `json:"pinPolicy"`
-	PublicKey   string `json:"publicKeySHA256"` // of the SubjectPublicKeyInfo
-	Certificate bool   `json:"certificate"`
+	Slot        string             `json:"slot"`
+	Algorithm   string             `json:"algorithm"`
+	PINPolicy   string             `json:"pinPolicy"`
+	Generated   bool               `json:"generatedOnCard"`
+	PublicKey   string             `json:"publicKeySHA256"` // of the SubjectPublicKeyInfo
+	Certificate *certificateStatus `json:"certificate"`     // null if there is none
 }
 
 func status(c *urfave.Context) error {
@@ -67,13 +81,46 @@ func status(c *urfave.Context) error {
 		list[i] = inspectReader(c.Context, r)
 	}
 	if c.Bool("json") {
-		return cli.PrintJSON(c.App.Writer, list)
+		err = cli.PrintJSON(c.App.Writer, list)
+	} else {
+		err = printStatus(c, list)
 	}
-	var rows [][]string
+	if err != nil || !c.Bool("production") {
+		return err
+	}
+	var bad []error
 	for _, r := range list {
-		rows = append(rows, r.row())
+		if r.Card != nil {
+			bad = append(bad, refuseFactory(r.Card.Serial, r.Card.FactorySecrets))
+		}
 	}
-	return cli.Table(c.App.Writer, []string{"READER", "CARD", "VERSION", "PIN TRIES", "KEYS"}, rows)
+	return errors.Join(bad...)
+}
+
+// printStatus prints a table of the cards, and one of their keys.
+func printStatus(c *urfave.Context, list []readerStatus) error {
+	var cards, keys [][]string
+	for _, r := range list {
+		cards = append(cards, r.row())
+		if r.Card == nil {
+			continue
+		}
+		for _, s := range r.Card.Slots {
+			row := []string{r.Card.Serial, s.Slot, s.Algorithm, s.PINPolicy, "-", ""}
+			if s.Certificate != nil {
+				row[4], row[5] = s.Certificate.Subject, s.Certificate.NotAfter.Format(time.DateOnly)
+			}
+			keys = append(keys, row)
+		}
+	}
+	if err := cli.Table(c.App.Writer, []string{"READER", "CARD", "VERSION", "PIN TRIES", "PUK TRIES", "ATTESTS", "FACTORY SECRETS"}, cards); err != nil {
+		return err
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	fmt.Fprintln(c.App.Writer)
+	return cli.Table(c.App.Writer, []string{"CARD", "SLOT", "KEY", "PIN", "CERTIFICATE", "UNTIL"}, keys)
 }
 
 // readersToShow gives the named reader, which must have a card, or all.
@@ -110,30 +157,33 @@ func inspectReader(ctx context.Context, r pcsc.Reader) readerStatus {
 
 func inspectCard(ctx context.Context, card *piv.Card) (*cardStatus, error) {
 	s := &cardStatus{Slots: []slotStatus{}}
-	err := card.Do(ctx, func(tx *piv.Tx) (err error) {
-		if s.Serial, err = tx.Serial(); err != nil {
+	err := card.Do(ctx, func(tx *piv.Tx) error {
+		if err := s.inspectIdentity(tx); err != nil {
 			return err
 		}
-		if s.Version, err = tx.Version(); err != nil {
+		if err := s.inspectSecrets(tx); err != nil {
 			return err
 		}
-		switch guid, err := tx.GUID(); {
+		slots := piv.Slots()
+		history, err := tx.KeyHistory()
+		switch {
 		case err == nil:
-			s.GUID = guid.String()
+			s.KeyHistory = &historyStatus{history.OnCard, history.OffCard, history.URL}
+			slots = append(slots, history.Slots()...)
 		case !errors.Is(err, smartcard.StatusNotFound):
 			return err
 		}
-		tries, err := tx.PINTries()
-		if err != nil {
-			return err
-		}
-		if tries != piv.TriesUnknown {
-			s.PINTriesLeft = &tries
-		}
-		for _, slot := range piv.Slots() {
+		for _, slot := range slots {
 			if err := s.inspectSlot(tx, slot); err != nil {
 				return err
 			}
+		}
+		// What it says of a key is worth checking where it matters; here it is that it could.
+		switch _, err := tx.Certificate(piv.SlotAttestation); {
+		case err == nil:
+			s.Attests = true
+		case !errors.Is(err, smartcard.StatusNotFound):
+			return err
 		}
 		return nil
 	})
@@ -141,6 +191,59 @@ func inspectCard(ctx context.Context, card *piv.Card) (*cardStatus, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func (s *cardStatus) inspectIdentity(tx *piv.Tx) (err error) {
+	if s.Serial, err = tx.Serial(); err != nil {
+		return err
+	}
+	if s.Version, err = tx.Version(); err != nil {
+		return err
+	}
+	guid, err := tx.GUID()
+	switch {
+	case err == nil:
+		s.GUID = guid.String()
+	case !errors.Is(err, smartcard.StatusNotFound):
+		return err
+	}
+	return nil
+}
+
+// inspectSecrets finds out what the card tells of PIN, PUK and management key.
+func (s *cardStatus) inspectSecrets(tx *piv.Tx) error {
+	tries, err := tx.PINTries()
+	if err != nil {
+		return err
+	}
+	if tries != piv.TriesUnknown {
+		s.PINTriesLeft = &tries
+	}
+	puk, err := tx.PUKInfo()
+	switch {
+	case err == nil:
+		s.PUKTriesLeft = &puk.TriesLeft
+	case !errors.Is(err, piv.ErrUnsupported):
+		return err
+	}
+	management, err := tx.ManagementKeyInfo()
+	switch {
+	case err == nil:
+		s.ManagementAlgorithm = managementName(management.Algorithm)
+	case !errors.Is(err, piv.ErrUnsupported):
+		return err
+	}
+	s.FactorySecrets, err = factorySecrets(tx)
+	return err
+}
+
+func managementName(a piv.ManagementAlgorithm) string {
+	for name, known := range managementAlgorithms {
+		if known == a {
+			return name
+		}
+	}
+	return fmt.Sprintf("algorithm %02X", byte(a))
 }
 
 // inspectSlot adds a slot that has a key.
@@ -152,39 +255,47 @@ func (s *cardStatus) inspectSlot(tx *piv.Tx, slot piv.Slot) error {
 	if err != nil {
 		return err
 	}
-	spki, err := x509.MarshalPKIXPublicKey(info.Public)
+	digest, err := keyDigest(info.Public)
 	if err != nil {
 		return err
 	}
-	digest := sha256.Sum256(spki)
-	_, err = tx.Certificate(slot)
+	cert, err := tx.Certificate(slot)
 	if err != nil && !errors.Is(err, smartcard.StatusNotFound) {
 		return err
 	}
-	s.Slots = append(s.Slots, slotStatus{
-		Slot:        slot.String(),
-		Algorithm:   info.Algorithm.String(),
-		PINPolicy:   info.PINPolicy.String(),
-		PublicKey:   hex.EncodeToString(digest[:]),
-		Certificate: err == nil,
-	})
+	status := slotStatus{
+		Slot:      slot.String(),
+		Algorithm: info.Algorithm.String(),
+		PINPolicy: info.PINPolicy.String(),
+		Generated: info.GeneratedOnCard,
+		PublicKey: digest,
+	}
+	if err == nil {
+		status.Certificate = describeCertificate(cert)
+	}
+	s.Slots = append(s.Slots, status)
 	return nil
 }
 
 func (r readerStatus) row() []string {
 	switch {
 	case r.Problem != "":
-		return []string{r.Reader, "problem: " + r.Problem, "", "", ""}
+		return []string{r.Reader, "problem: " + r.Problem, "", "", "", "", ""}
 	case r.Card == nil:
-		return []string{r.Reader, "-", "", "", ""}
+		return []string{r.Reader, "-", "", "", "", "", ""}
 	}
-	tries := "?"
-	if r.Card.PINTriesLeft != nil {
-		tries = strconv.Itoa(*r.Card.PINTriesLeft)
+	count := func(tries *int) string {
+		if tries == nil {
+			return "?"
+		}
+		return strconv.Itoa(*tries)
 	}
-	var keys []string
-	for _, s := range r.Card.Slots {
-		keys = append(keys, s.Slot+" "+s.Algorithm)
+	attests, factory := "no", "-"
+	if r.Card.Attests {
+		attests = "yes"
 	}
-	return []string{r.Reader, r.Card.Serial, r.Card.Version, tries, strings.Join(keys, ", ")}
+	if len(r.Card.FactorySecrets) > 0 {
+		factory = strings.Join(r.Card.FactorySecrets, ", ")
+	}
+	return []string{r.Reader, r.Card.Serial, r.Card.Version, count(r.Card.PINTriesLeft), count(r.Card.PUKTriesLeft), attests, factory}
 }

@@ -196,6 +196,20 @@ func (tx *Tx) SetManagementKey(key ManagementKey) error {
 	return orUnsupported(err)
 }
 
+// triesMax is what 63Cx can count.
+const triesMax = 15
+
+// SetTries sets how many tries PIN and PUK have, and gives both the values that
+// cards come with (YubiKey; on other cards it fails with ErrUnsupported).
+// Authenticate and VerifyPIN come first.
+func (tx *Tx) SetTries(pin, puk int) error {
+	if pin < 1 || pin > triesMax || puk < 1 || puk > triesMax {
+		return fmt.Errorf("piv: %d tries for the PIN and %d for the PUK: want 1 to %d", pin, puk, triesMax)
+	}
+	_, err := tx.command("set the tries of PIN and PUK", iso7816.Command{INS: insSetTries, P1: byte(pin), P2: byte(puk)})
+	return orUnsupported(err)
+}
+
 // Generate makes a key pair in a slot, in place of what is there, and returns the
 // public key. Authenticate comes first.
 func (tx *Tx) Generate(slot Slot, a Algorithm, policy PINPolicy) (crypto.PublicKey, error) {

@@ -359,6 +359,7 @@ const (
 	insMetadata         = 0xF7
 	insSerial           = 0xF8
 	insAttest           = 0xF9
+	insSetTries         = 0xFA
 	insReset            = 0xFB
 	insVersion          = 0xFD
 	insImport           = 0xFE
