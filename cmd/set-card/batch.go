@@ -29,13 +29,14 @@ func batchCommand() *urfave.Command {
 			"Example: set-card batch --cardholders june.csv --report june-report.csv --attestation-root maker.pem \\\n" +
 			"           --master-key 'pkcs11:token=issuer;object=card-master?pin-source=prompt:' \\\n" +
 			"           --secrets-dir secrets --secrets-recipient age1...",
-		Flags: append([]urfave.Flag{
+		Flags: slices.Concat([]urfave.Flag{
 			&urfave.StringFlag{Name: "cardholders", Required: true, Usage: "`FILE` with the list"},
 			&urfave.StringFlag{Name: "report", Required: true, Usage: "`FILE` that is continued, or made"},
 			&urfave.StringFlag{Name: "reader", Usage: "only readers whose `NAME` is this or contains it"},
 			&urfave.DurationFlag{Name: "wait", DefaultText: "until interrupted", Usage: "how long to wait for the next card, such as `TIME` 5m"},
 			jsonFlag(),
-		}, issuanceFlags(&urfave.StringFlag{Name: "secrets-dir", Usage: "`DIRECTORY` for a file with each card's random secrets; readable by its owner only"})...),
+		}, issuanceFlags(), masterKeyFlags(),
+			deliveryFlags(&urfave.StringFlag{Name: "secrets-dir", Usage: "`DIRECTORY` for a file with each card's random secrets; readable by its owner only"})),
 		Action: func(c *urfave.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -58,11 +59,6 @@ type batch struct {
 }
 
 func runBatch(c *urfave.Context) (err error) {
-	for _, flag := range []string{"pin-source", "puk-source", "management-key-source"} {
-		if c.String(flag) != "" {
-			return cli.Usage(fmt.Errorf("--%s would give all cards the same secret", flag))
-		}
-	}
 	holders, err := readCardholders(c.String("cardholders"))
 	if err != nil {
 		return fmt.Errorf("--cardholders: %w", err)
@@ -171,7 +167,7 @@ func (b *batch) take(ctx context.Context, reader string) error {
 		}
 		if at = slices.IndexFunc(b.waiting, func(h holder) bool { return h.Account == owner.Account }); at < 0 {
 			row.Account, row.Name = owner.Account, owner.Name
-			return b.failed(ctx, row, reader, fmt.Errorf("card %s was begun for this account, which has another card: set-card reset makes it usable", row.Serial))
+			return b.failed(ctx, row, reader, fmt.Errorf("card %s was begun for this account, which has another card: %s", row.Serial, resetHint))
 		}
 	}
 	to := b.waiting[at]
@@ -185,13 +181,16 @@ func (b *batch) take(ctx context.Context, reader string) error {
 		return stationError(b.report.add(begun))
 	}
 	if err := p.run(ctx); err != nil {
+		if errors.Is(err, errInUse) {
+			err = fmt.Errorf("%w: %s", err, resetHint)
+		}
 		return b.failed(ctx, row, reader, err)
 	}
 	row.Time, row.State, row.Attested, row.Secrets = time.Now(), stateDone, p.Attested, p.Secrets
 	row.SignatureKey, row.UnlockingKey = p.SignatureKey, p.UnlockingKey
 	if p.WasComplete {
 		if row.Secrets = b.report.told(row.Account, row.Serial); row.Secrets == "" {
-			return b.failed(ctx, row, reader, fmt.Errorf("card %s has a PIN and PUK, but not from this batch: set-card reset makes it usable", row.Serial))
+			return b.failed(ctx, row, reader, fmt.Errorf("card %s has a PIN and PUK, but not from this batch: %s", row.Serial, resetHint))
 		}
 	}
 	b.waiting = slices.Delete(b.waiting, at, at+1)
@@ -244,6 +243,6 @@ func (b *batch) summary(c *urfave.Context) error {
 			failed++
 		}
 	}
-	_, err := fmt.Fprintf(b.progress, "%d of %d cardholders have their card; %d cards failed in this run\n", b.total-len(b.waiting), b.total, failed)
+	_, err := fmt.Fprintf(b.progress, "%d of %d cardholders have their card; failures in this run: %d\n", b.total-len(b.waiting), b.total, failed)
 	return err
 }

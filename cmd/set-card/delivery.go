@@ -75,11 +75,11 @@ func (d *delivery) check(keys *managementKeys, sources secretSources) error {
 	random := sources.pin == nil || sources.puk == nil || !keys.known()
 	switch {
 	case random && !d.files() && d.mailer == "":
-		return fmt.Errorf("random secrets need --%s or --mailer; or give --pin-source, --puk-source and --master-key or --management-key-source", d.flag)
+		return fmt.Errorf("random secrets need --%s or --mailer", d.flag)
 	case !random && (d.files() || d.mailer != ""):
 		return errors.New("nothing is random, so there is nothing to write")
 	case d.mailer != "" && !keys.known():
-		return errors.New("a letter is no place for a management key: give --master-key or --management-key-source")
+		return errors.New("a letter is no place for a random management key: give --master-key")
 	}
 	return nil
 }

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/cmd/internal/keyring"
+	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/smartcard/piv"
 )
 
@@ -77,13 +79,18 @@ type managementKeys struct {
 	ring      *keyring.Ring
 }
 
-// managementKeyFlags are those of openManagementKeys.
-func managementKeyFlags() []urfave.Flag {
+// masterKeyFlags are those of openManagementKeys for many cards.
+func masterKeyFlags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "master-key", Usage: "derive the card's management key from the card master key, an AES key for mac in an HSM: `URI` as pkcs11:token=issuer;object=card-master?pin-source=prompt:"},
-		&urfave.StringFlag{Name: "management-key-source", Usage: "management key in hexadecimal: `SOURCE` file:PATH, env:NAME, cred:NAME or prompt:"},
 		&urfave.StringFlag{Name: "management-algorithm", Value: "aes-256", Usage: "`CIPHER` of the management key: 3des, aes-128, aes-192 or aes-256"},
 	}
+}
+
+// managementKeyFlags are those for one card.
+func managementKeyFlags() []urfave.Flag {
+	return append(masterKeyFlags(),
+		&urfave.StringFlag{Name: "management-key-source", Usage: "management key in hexadecimal: `SOURCE` file:PATH, env:NAME, cred:NAME or prompt:"})
 }
 
 // openManagementKeys opens the HSM, or reads the key that is given. The caller
@@ -101,19 +108,44 @@ func openManagementKeys(c *urfave.Context) (*managementKeys, error) {
 	case uri != "" && k.algorithm == piv.TripleDES:
 		return nil, cli.Usage(errors.New("no 3DES key is derived from a card master key: take an AES one"))
 	case uri != "":
-		k.ring = keyring.New(c.App.Reader, c.App.ErrWriter)
-		master, err := k.ring.CMAC(c.Context, uri)
-		if err != nil {
+		if err := k.open(c, uri); err != nil {
 			k.close()
 			return nil, fmt.Errorf("--master-key: %w", err)
 		}
-		k.master = master.WithContext(c.Context).Sum
 	case source != "":
 		if err := k.read(c, source); err != nil {
 			return nil, err
 		}
 	}
 	return k, nil
+}
+
+// open finds the card master key. As in set-hsm, the library is SoftHSM's and the
+// PIN is asked for unless the URI says otherwise.
+func (k *managementKeys) open(c *urfave.Context, reference string) error {
+	var complete []string
+	for _, text := range strings.Fields(reference) {
+		uri, err := hsm.ParseURI(text)
+		if err != nil {
+			return cli.Usage(err)
+		}
+		if uri.PINSource == "" {
+			uri.PINSource = "prompt:"
+		}
+		if uri.ModulePath == "" {
+			if uri.ModulePath, err = hsm.SoftHSMPath(); err != nil {
+				return err
+			}
+		}
+		complete = append(complete, uri.String())
+	}
+	k.ring = keyring.New(c.App.Reader, c.App.ErrWriter)
+	master, err := k.ring.CMAC(c.Context, strings.Join(complete, " "))
+	if err != nil {
+		return err
+	}
+	k.master = master.WithContext(c.Context).Sum
+	return nil
 }
 
 func (k *managementKeys) read(c *urfave.Context, source string) error {

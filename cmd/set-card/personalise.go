@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -28,13 +29,14 @@ func personaliseCommand() *urfave.Command {
 			"Example: set-card personalise --pin-source prompt: --secrets-file card-secrets\n" +
 			"         set-card personalise --master-key 'pkcs11:token=issuer;object=card-master?pin-source=prompt:' \\\n" +
 			"           --attestation-root maker.pem --name 'Alice Andersen' --mailer - | lp",
-		Flags: append([]urfave.Flag{
+		Flags: slices.Concat([]urfave.Flag{
 			readerFlag(),
 			&urfave.StringFlag{Name: "name", Usage: "`NAME` of the cardholder, for the letters"},
 			&urfave.BoolFlag{Name: "resume", Usage: "continue with a card that was interrupted"},
 			&urfave.BoolFlag{Name: "force", Usage: "reset a card that is in use already; its keys are lost"},
 			jsonFlag(),
-		}, issuanceFlags(&urfave.StringFlag{Name: "secrets-file", Usage: "`FILE` to be made, with the secrets that are random; readable by its owner only"})...),
+		}, issuanceFlags(), managementKeyFlags(), secretFlags(),
+			deliveryFlags(&urfave.StringFlag{Name: "secrets-file", Usage: "`FILE` to be made, with the secrets that are random; readable by its owner only"})),
 		Action: func(c *urfave.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -44,18 +46,15 @@ func personaliseCommand() *urfave.Command {
 	}
 }
 
-// issuanceFlags are those of personalise and batch; files is where secrets go.
-func issuanceFlags(files *urfave.StringFlag) []urfave.Flag {
-	flags := []urfave.Flag{
+// issuanceFlags are those of one card and of many.
+func issuanceFlags() []urfave.Flag {
+	return []urfave.Flag{
 		&urfave.StringFlag{Name: "signature-key", Value: piv.ECDSAP256.String(), Usage: "`ALGORITHM` of the key in slot 9c"},
 		&urfave.StringFlag{Name: "key-management-key", Value: piv.RSA2048.String(), Usage: "`ALGORITHM` of the key in slot 9d"},
 		&urfave.StringFlag{Name: "attestation-root", Usage: "refuse cards whose maker, by a certificate in this PEM `FILE`, doesn't vouch for their keys"},
 		&urfave.StringFlag{Name: "without-attestation", Usage: "with --production: the `REASON` why no maker vouches for the cards"},
 		productionFlag(),
 	}
-	flags = append(flags, managementKeyFlags()...)
-	flags = append(flags, secretFlags()...)
-	return append(flags, deliveryFlags(files)...)
 }
 
 // An issuance is what the cards of a run have in common.
@@ -183,6 +182,9 @@ func personalise(c *urfave.Context) (err error) {
 
 // explain adds the way out to an error that has left a card half-way.
 func (p *personaliser) explain(err error) error {
+	if errors.Is(err, errInUse) {
+		return fmt.Errorf("%w: --resume continues with one that was interrupted; --force resets it, and its keys are lost", err)
+	}
 	if !p.begun || errors.Is(err, errNotAttested) {
 		return err
 	}

@@ -125,11 +125,16 @@ func (p *personaliser) look(tx *piv.Tx) (err error) {
 		return err
 	}
 	if !fresh && !p.resume {
-		return fmt.Errorf("card %s is personalised already, or was begun: --resume continues with one that was interrupted; "+
-			"--force resets it, and its keys are lost", p.serial)
+		return fmt.Errorf("card %s: %w", p.serial, errInUse)
 	}
 	return nil
 }
+
+// errInUse means that a card isn't new.
+var errInUse = errors.New("the card is personalised already, or was begun")
+
+// resetHint is what always helps, but for what is on the card.
+const resetHint = "set-card reset makes it usable, without its keys"
 
 // isFresh says if a card has neither keys nor a name, and the factory's PIN and PUK as
 // far as it tells.
@@ -200,7 +205,7 @@ func (p *personaliser) prepare(tx *piv.Tx) error {
 	}
 	if p.resume {
 		if err := p.checkReferences(tx, factory); err != nil {
-			return fmt.Errorf("card %s: %w; --force resets it", p.serial, err)
+			return fmt.Errorf("card %s: %w: %s", p.serial, err, resetHint)
 		}
 	}
 	p.begun = p.begun || !p.WasComplete
@@ -212,7 +217,9 @@ func (p *personaliser) prepare(tx *piv.Tx) error {
 	if err != nil {
 		return err
 	}
-	p.Attested = p.makers != nil
+	if p.Attested = p.makers != nil; !p.Attested {
+		fmt.Fprintln(p.progress, "that the keys were made on the card is not checked: no --attestation-root")
+	}
 	if p.SignatureKey, err = keyDigest(signature); err != nil {
 		return err
 	}
@@ -276,7 +283,7 @@ func (p *personaliser) key(tx *piv.Tx, slot piv.Slot, a piv.Algorithm) (crypto.P
 	case public != nil:
 		p.step("the %v key of slot %v is there", a, slot)
 	case p.WasComplete:
-		return nil, fmt.Errorf("card %s has no %v key of its own in slot %v; --force resets it", p.serial, a, slot)
+		return nil, fmt.Errorf("card %s has no %v key of its own in slot %v: %s", p.serial, a, slot, resetHint)
 	default:
 		p.step("generating the %v key of slot %v", a, slot)
 		if public, err = tx.Generate(slot, a, piv.PINPolicyDefault); err != nil {
@@ -390,7 +397,7 @@ func (p *personaliser) certify(tx *piv.Tx, signature, unlocking crypto.PublicKey
 		p.step("the certificates are there")
 		return nil
 	case p.WasComplete:
-		return fmt.Errorf("card %s has no certificates for its keys; --force resets it", p.serial)
+		return fmt.Errorf("card %s has no certificates for its keys: %s", p.serial, resetHint)
 	}
 	p.step("signing and storing certificates")
 	signer, err := tx.Signer(piv.SlotSignature, signature)
@@ -439,7 +446,7 @@ func (p *personaliser) certified(tx *piv.Tx, signature, unlocking crypto.PublicK
 
 func (p *personaliser) template(slot piv.Slot, usage x509.KeyUsage) *x509.Certificate {
 	return &x509.Certificate{
-		Subject:      pkix.Name{CommonName: fmt.Sprintf("Card %s, slot %v", p.serial, slot)},
+		Subject:      pkix.Name{CommonName: fmt.Sprintf("Card %s slot %v", p.serial, slot)},
 		SerialNumber: new(big.Int).SetBytes(randomSerial()),
 		NotBefore:    time.Now().UTC().Truncate(time.Second),
 		NotAfter:     farFuture,
@@ -468,9 +475,12 @@ func (p *personaliser) tell() (err error) {
 	if p.Secrets, err = p.delivery.deliver(p.secrets, p.serial, p.holder, p.keys.name); err != nil {
 		return stationError(err)
 	}
-	if p.Secrets == "" {
+	switch p.Secrets {
+	case "":
 		p.step("no secret is random")
-	} else {
+	case "-":
+		p.step("letters printed")
+	default:
 		p.step("secrets written to %s", p.Secrets)
 	}
 	return p.wrote(p.serial, p.Secrets)

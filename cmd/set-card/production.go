@@ -71,5 +71,5 @@ func refuseFactory(serial string, left []string) error {
 	if len(left) == 0 {
 		return nil
 	}
-	return fmt.Errorf("card %s has the factory's %s: --production refuses it; set-card personalise replaces them", serial, strings.Join(left, ", "))
+	return fmt.Errorf("card %s has the factory's %s, which everybody knows: --production refuses it; set-card personalise", serial, strings.Join(left, ", "))
 }

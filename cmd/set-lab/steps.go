@@ -263,7 +263,8 @@ func (w *world) cardEnv() []string { return []string{"PCSCLITE_CSOCK_NAME=" + w.
 // cardPIN is the PIN of the lab's card.
 const cardPIN = "482915"
 
-// makeCard puts a factory-fresh card into a virtual reader and personalises it.
+// makeCard puts a factory-fresh card into a virtual reader and personalises it as the issuer does: its
+// management key is derived from one in the issuer's token.
 func (w *world) makeCard(ctx context.Context) error {
 	if err := w.start(ctx, nil, says("ready"), "card", "set-card", "emulate", "--dir", w.PCSCDir); err != nil {
 		return err
@@ -271,8 +272,18 @@ func (w *world) makeCard(ctx context.Context) error {
 	if err := w.keep(w.path("secrets", "card-pin"), cardPIN+"\n"); err != nil {
 		return err
 	}
-	_, err := w.run(ctx, w.cardEnv(), "set-card", "personalise", "--pin-source", "file:"+w.path("secrets", "card-pin"),
-		"--secrets-file", w.path("secrets", "card-issuer"))
+	module, err := hsm.SoftHSMPath()
+	if err != nil {
+		return err
+	}
+	key := hsm.URI{Token: "issuer", ModulePath: module, PINSource: "file:" + w.path("secrets", "issuer-pin")}
+	issuer := append(w.env("issuer", nil), w.cardEnv()...)
+	if _, err := w.run(ctx, issuer, "set-hsm", "keys", "generate", "--token", key.String(), "--label", "card-master", "--purpose", "mac", "--type", "aes-256"); err != nil {
+		return err
+	}
+	key.Object = "card-master"
+	_, err = w.run(ctx, issuer, "set-card", "personalise", "--master-key", key.String(),
+		"--pin-source", "file:"+w.path("secrets", "card-pin"), "--secrets-file", w.path("secrets", "card-issuer"))
 	return err
 }
 
