@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"filippo.io/age"
@@ -349,5 +350,39 @@ func TestAttestation(t *testing.T) {
 	}
 	if entries, err := filepath.Glob(filepath.Join(bank.dir, "*")); err != nil || len(entries) > 0 {
 		t.Errorf("secrets were told of a card that was refused: %q, %v", entries, err)
+	}
+}
+
+// relaying is a false card that has a real one vouch for its keys.
+type relaying struct {
+	*virtual.Card
+	real    *virtual.Card
+	relayed bool // the answer that is being fetched is the real one's
+}
+
+func (r *relaying) Transmit(ctx context.Context, cmd []byte) ([]byte, error) {
+	if cmd[1] == 0xA4 {
+		if _, err := r.real.Transmit(ctx, cmd); err != nil {
+			return nil, err
+		}
+	}
+	r.relayed = cmd[1] == 0xF9 || bytes.Contains(cmd, []byte{0x5F, 0xFF, 0x01}) || cmd[1] == 0xC0 && r.relayed
+	if r.relayed {
+		return r.real.Transmit(ctx, cmd)
+	}
+	return r.Card.Transmit(ctx, cmd)
+}
+
+// A true statement about another card's key is none about this one's.
+func TestRelayedAttestation(t *testing.T) {
+	t.Parallel()
+	bank := newIssuer(t)
+	real := virtual.NewCard()
+	if _, err := bank.issue(t.Context(), real, false); err != nil {
+		t.Fatal(err)
+	}
+	_, err := bank.issue(t.Context(), &relaying{Card: virtual.NewCard(), real: real}, false)
+	if !errors.Is(err, errNotAttested) || !strings.Contains(err.Error(), "another key") {
+		t.Errorf("got %v, want errNotAttested for another key", err)
 	}
 }

@@ -296,6 +296,40 @@ func TestPINManagement(t *testing.T) {
 }
 
 // TestLastTry checks that neither PIN nor PUK lose their last try unasked.
+func TestSetTries(t *testing.T) {
+	card, _ := newCard(t)
+	do(t, card, func(tx *piv.Tx) error {
+		if err := tx.ChangePUK([]byte("12345678"), []byte("87654321")); err != nil {
+			return err
+		}
+		if err := tx.VerifyPIN([]byte(factoryPIN)); err != nil {
+			return err
+		}
+		if err := tx.SetTries(5, 4); !errors.Is(err, smartcard.StatusSecurity) {
+			t.Errorf("without the management key: got %v, want 6982", err)
+		}
+		if err := tx.Authenticate(piv.ManagementKey{Key: piv.FactoryManagementKey()}); err != nil {
+			return err
+		}
+		if err := tx.SetTries(0, 16); err == nil {
+			t.Error("0 and 16 tries: no error")
+		}
+		return tx.SetTries(5, 4)
+	})
+	do(t, card, func(tx *piv.Tx) error {
+		pin, err := tx.PINInfo()
+		if err != nil {
+			return err
+		}
+		puk, err := tx.PUKInfo()
+		want := []piv.SecretInfo{{Default: true, Tries: 5, TriesLeft: 5}, {Default: true, Tries: 4, TriesLeft: 4}}
+		if diff := cmp.Diff(want, []piv.SecretInfo{pin, puk}); diff != "" {
+			t.Error(diff)
+		}
+		return err
+	})
+}
+
 func TestLastTry(t *testing.T) {
 	card, recorder := newCard(t)
 	wrong, other := []byte("00000000"), []byte("24681357")
