@@ -297,6 +297,7 @@ func (i *issuer) continuedTwice(t *testing.T, n int, delivered bool) (count int)
 func TestResumeRefuses(t *testing.T) {
 	t.Parallel()
 	bank := newIssuer(t)
+	wanted := map[string]string{"PIN": "not by a personalisation", "management key": errForeign.Error(), "PIN tries": "1 tries are left"}
 	for name, spoil := range map[string]func(*piv.Tx) error{
 		"PIN": func(tx *piv.Tx) error { return tx.ChangePIN([]byte(factoryPIN), []byte("864209")) },
 		"management key": func(tx *piv.Tx) error {
@@ -313,8 +314,8 @@ func TestResumeRefuses(t *testing.T) {
 		if err := piv.New(card, piv.Options{}).Do(t.Context(), spoil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := bank.issue(t.Context(), card, true); err == nil {
-			t.Errorf("a card with another %s was continued", name)
+		if _, err := bank.issue(t.Context(), card, true); err == nil || !strings.Contains(err.Error(), wanted[name]) {
+			t.Errorf("a card with another %s: %v, want %q", name, err, wanted[name])
 		}
 		if entries, err := os.ReadDir(bank.dir); err != nil || len(entries) > 0 {
 			t.Errorf("%s: %d files of secrets, %v; want none for a card that was refused", name, len(entries), err)

@@ -327,7 +327,8 @@ func TestBatch(t *testing.T) {
 	if row := batchReport(t, b.path("report.csv"))["carol"]; row.State != stateFailed || row.Serial != fmt.Sprint(next.Serial()) {
 		t.Errorf("carol: %+v", row)
 	}
-	// The same card once more, and one for Dan.
+	// The same card once more, which is Carol's wherever she is on the list, and one for Dan.
+	b.file(t, "list.csv", "name,account\nDan,dan\nCarol,carol\nAlice Andersen,alice\n\"Bob, Jr.\",bob\n")
 	readers[1].Unplug()
 	readers[1].Plug(next)
 	last := cardtest.New(t)
