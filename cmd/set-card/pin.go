@@ -17,20 +17,22 @@ type referenceChange struct {
 	proof, set           string // PIN or PUK: what proves the right to, and what is set
 	flag, newFlag        string // their sources
 	change               func(tx *piv.Tx, proof, value []byte) error
+	onPad                func(tx *piv.Tx) error
 }
 
 var (
-	pinChange     = referenceChange{"pin", "change the PIN of a card", "pin", "PIN", "PIN", "pin-source", "new-pin-source", (*piv.Tx).ChangePIN}
-	pukChange     = referenceChange{"puk", "change the PUK of a card", "puk", "PUK", "PUK", "puk-source", "new-puk-source", (*piv.Tx).ChangePUK}
+	pinChange     = referenceChange{"pin", "change the PIN of a card", "pin", "PIN", "PIN", "pin-source", "new-pin-source", (*piv.Tx).ChangePIN, (*piv.Tx).ChangePINOnPad}
+	pukChange     = referenceChange{"puk", "change the PUK of a card", "puk", "PUK", "PUK", "puk-source", "new-puk-source", (*piv.Tx).ChangePUK, (*piv.Tx).ChangePUKOnPad}
 	unblockChange = referenceChange{"unblock", "set a new PIN with the PUK, when the PIN is blocked or forgotten",
-		"unblock --puk-source file:puk", "PUK", "PIN", "puk-source", "new-pin-source", (*piv.Tx).UnblockPIN}
+		"unblock --puk-source file:puk", "PUK", "PIN", "puk-source", "new-pin-source", (*piv.Tx).UnblockPIN, (*piv.Tx).UnblockPINOnPad}
 )
 
 func (r referenceChange) command() *urfave.Command {
 	const source = ": `SOURCE` file:PATH, env:NAME, cred:NAME or prompt:"
 	return &urfave.Command{
 		Name: r.name, Usage: r.usage,
-		Description: "The last try before the " + r.proof + " is blocked is not used without --last-try.\n\n" +
+		Description: "The last try before the " + r.proof + " is blocked is not used without --last-try. Where the reader has a\n" +
+			"keypad, both are entered there and never reach this computer, unless a source is given.\n\n" +
 			"Example: set-card " + r.example,
 		Flags: []urfave.Flag{
 			readerFlag(),
@@ -58,7 +60,23 @@ func (r referenceChange) run(c *urfave.Context) error {
 	if err != nil {
 		return r.explain(err)
 	}
-	prompt := fmt.Sprintf("%s of card %s", r.proof, card.serial)
+	set := r.typed
+	if card.piv.Keypad().Modify && !c.IsSet(r.flag) && !c.IsSet(r.newFlag) {
+		set = r.entered
+	}
+	if err := set(c, card, tries); err != nil {
+		return r.explain(err)
+	}
+	if c.Bool("json") {
+		return cli.PrintJSON(c.App.Writer, cardDone{card.reader, card.serial})
+	}
+	fmt.Fprintf(c.App.Writer, "card %s has the new %s\n", card.serial, r.set)
+	return nil
+}
+
+// typed gets the secrets from their sources.
+func (r referenceChange) typed(c *urfave.Context, card *openedCard, tries int) error {
+	prompt := r.proof + " of card " + card.serial
 	if tries != piv.TriesUnknown {
 		prompt += fmt.Sprintf(" (tries left: %d)", tries)
 	}
@@ -72,20 +90,27 @@ func (r referenceChange) run(c *urfave.Context) error {
 		return err
 	}
 	defer clear(value)
-	err = card.piv.Do(c.Context, func(tx *piv.Tx) error {
+	return r.do(c, card, func(tx *piv.Tx) error { return r.change(tx, proof, value) })
+}
+
+// entered has the secrets entered on the reader's keypad.
+func (r referenceChange) entered(c *urfave.Context, card *openedCard, tries int) error {
+	left := ""
+	if tries != piv.TriesUnknown {
+		left = fmt.Sprintf(", tries left: %d", tries)
+	}
+	fmt.Fprintf(c.App.ErrWriter, "On the keypad of reader %q, for card %s: enter the present %s%s, then the new %s twice, with OK after each.\n",
+		card.reader, card.serial, r.proof, left, r.set)
+	return r.do(c, card, r.onPad)
+}
+
+func (r referenceChange) do(c *urfave.Context, card *openedCard, change func(tx *piv.Tx) error) error {
+	return card.piv.Do(c.Context, func(tx *piv.Tx) error {
 		if c.Bool("last-try") {
 			tx.AllowLastTry()
 		}
-		return r.change(tx, proof, value)
+		return change(tx)
 	})
-	if err != nil {
-		return r.explain(err)
-	}
-	if c.Bool("json") {
-		return cli.PrintJSON(c.App.Writer, cardDone{card.reader, card.serial})
-	}
-	fmt.Fprintf(c.App.Writer, "card %s has the new %s\n", card.serial, r.set)
-	return nil
 }
 
 // triesLeft looks before anyone is asked for anything: a blocked PIN is not worth

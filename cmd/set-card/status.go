@@ -136,6 +136,9 @@ func readersToShow(ctx context.Context, name string) ([]pcsc.Reader, error) {
 	return all, err
 }
 
+// heldTimeout is how long a list waits for a card that another program holds.
+const heldTimeout = 2 * time.Second
+
 // inspectReader reports a card that cannot be read as a problem, so that one bad
 // card doesn't hide the others.
 func inspectReader(ctx context.Context, r pcsc.Reader) readerStatus {
@@ -143,7 +146,9 @@ func inspectReader(ctx context.Context, r pcsc.Reader) readerStatus {
 	if !r.CardPresent {
 		return result
 	}
-	card, err := pcsc.Open(ctx, r.Name)
+	opening, cancel := context.WithTimeout(ctx, heldTimeout)
+	defer cancel()
+	card, err := pcsc.Open(opening, r.Name)
 	if err != nil {
 		result.Problem = err.Error()
 		return result

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/setkit/setkit/smartcard/cardtest"
 	"github.com/setkit/setkit/smartcard/pcsc"
 	"github.com/setkit/setkit/smartcard/piv"
 	"github.com/setkit/setkit/smartcard/virtual"
@@ -20,36 +19,7 @@ import (
 // go all the way, and pcsc-lite's own declarations take the structures apart.
 func TestKeypadThroughPCSC(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "pcsc-keypad-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { // pcscd runs as nobody
-		t.Fatal(err)
-	}
-	installed, err := filepath.Glob("/usr/*/pcsc/drivers/serial/libifdvpcd.so")
-	if err != nil || len(installed) == 0 {
-		t.Fatal("vpcd is not installed: apt-get install vsmartcard-vpcd")
-	}
-	vpcd := filepath.Join(dir, "libifdvpcd.so.0") // its name for the linker
-	if err := os.Symlink(installed[0], vpcd); err != nil {
-		t.Fatal(err)
-	}
-	driver := filepath.Join(dir, "keypad.so")
-	flags, err := exec.Command("pkg-config", "--cflags", "libpcsclite").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	args := append(strings.Fields(string(flags)), "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", driver, "testdata/keypad.c", vpcd, "-Wl,-rpath,"+dir)
-	cc := os.Getenv("CC")
-	if cc == "" {
-		cc = "cc"
-	}
-	if out, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
-		t.Fatalf("compile the driver with %s: %v: %s", cc, err, out)
-	}
-	out := another(t, "keypad", "", "PCSC_TEST_DRIVER="+driver)
+	out := another(t, "keypad", "", "PCSC_TEST_DRIVER="+cardtest.KeypadDriver(t))
 	want := "{Verify:true Modify:true Lines:2 Columns:16 DigitsMin:0 DigitsMax:0}\nverified, changed, wrong PIN (63C2: 2 tries left), changed back\n"
 	if out != want {
 		t.Errorf("got %q, want %q", out, want)
