@@ -28,9 +28,6 @@ func golden() map[string]set.MessageWrapper {
 	message := reflect.TypeFor[set.Message]()
 	for i := 1; i < message.NumField(); i++ {
 		field := message.Field(i)
-		if field.Type == reflect.TypeFor[*der.Raw]() {
-			continue
-		}
 		alternatives := []string{""}
 		if body := field.Type.Elem(); body.Field(0).Type == choiceType {
 			alternatives = nil
@@ -96,29 +93,6 @@ func TestGolden(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(goldenDir, "*.der"))
 	if err != nil || len(files) != len(messages) {
 		t.Errorf("%d golden files, %v, want %d", len(files), err, len(messages))
-	}
-}
-
-// What this project does not serve it must still recognize, so as to say so.
-func TestMessagesNotSupported(t *testing.T) {
-	t.Parallel()
-	body := der.Raw{0x30, 0}
-	for want, m := range map[string]set.Message{
-		"AuthRevReq": {AuthRevReq: &body}, "AuthRevRes": {AuthRevRes: &body}, "CapRevReq": {CapRevReq: &body},
-		"CapRevRes": {CapRevRes: &body}, "CredReq": {CredReq: &body}, "CredRes": {CredRes: &body},
-		"CredRevReq": {CredRevReq: &body}, "CredRevRes": {CredRevRes: &body}, "PCertReq": {PCertReq: &body},
-		"PCertRes": {PCertRes: &body}, "BatchAdminReq": {BatchAdminReq: &body}, "BatchAdminRes": {BatchAdminRes: &body},
-	} {
-		w := full().value(reflect.TypeFor[set.MessageWrapper](), "w").Interface().(set.MessageWrapper)
-		w.Message = m
-		b, err := set.Encode(w)
-		if err != nil {
-			t.Fatalf("%s: %v", want, err)
-		}
-		got, err := set.Decode(b)
-		if err != nil || got.Message.Type().String() != want {
-			t.Errorf("%s decodes as %v, %v", want, got, err)
-		}
 	}
 }
 

@@ -31,6 +31,10 @@ var plaintexts = []any{
 	set.CapTokenTBEX{}, set.CapTokenTBS{}, set.CapTokenTBE{}, set.CapTokenData{},
 	set.AuthTokenTBE{}, set.AuthTokenTBS{}, set.AcqCardCodeMsgTBE{}, set.AcqCardCodeMsg{},
 	set.CapReqTBS{}, set.CapReqTBE{}, set.CapReqTBEX{}, set.CapReqTBSX{}, set.CapResTBE{}, set.CapResData{},
+	set.AuthRevReqTBS{}, set.AuthRevReqTBE{}, set.AuthRevResTBS{}, set.AuthRevResTBE{}, set.AuthRevResTBEB{},
+	set.CapRevOrCredReqTBS{}, set.CapRevOrCredReqTBE{}, set.CapRevOrCredReqTBEX{}, set.CapRevOrCredReqTBSX{},
+	set.CapRevOrCredResTBE{}, set.CapRevOrCredResData{}, set.PCertReqData{}, set.PCertResTBS{},
+	set.BatchAdminReqTBE{}, set.BatchAdminReqData{}, set.BatchAdminResTBE{}, set.BatchAdminResData{},
 	set.ErrorTBS{}, set.PANOnly{}, set.PANToken{}, set.PANData{}, set.PANData0{}, set.AcctData{},
 }
 

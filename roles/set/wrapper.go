@@ -41,43 +41,42 @@ type MessageIDs struct {
 	XID  *XID    `der:"[2] opt"`
 }
 
-// Message is one of SET's messages (SET §2.2). Of those whose field is a Raw, setkit knows the name
-// only: their recipient answers with messageNotSupported.
+// Message is one of SET's messages (SET §2.2).
 type Message struct {
 	der.Choice
-	PInitReq      *PInitReq     `der:"[0]e"`
-	PInitRes      *PInitRes     `der:"[1]e"`
-	PReq          *PReq         `der:"[2]e"`
-	PRes          *PRes         `der:"[3]e"`
-	InqReq        *InqReq       `der:"[4]e"`
-	InqRes        *InqRes       `der:"[5]e"`
-	AuthReq       *AuthReq      `der:"[6]e"`
-	AuthRes       *AuthRes      `der:"[7]e"`
-	AuthRevReq    *der.Raw      `der:"[8]e"`
-	AuthRevRes    *der.Raw      `der:"[9]e"`
-	CapReq        *CapReq       `der:"[10]e"`
-	CapRes        *CapRes       `der:"[11]e"`
-	CapRevReq     *der.Raw      `der:"[12]e"`
-	CapRevRes     *der.Raw      `der:"[13]e"`
-	CredReq       *der.Raw      `der:"[14]e"`
-	CredRes       *der.Raw      `der:"[15]e"`
-	CredRevReq    *der.Raw      `der:"[16]e"`
-	CredRevRes    *der.Raw      `der:"[17]e"`
-	PCertReq      *der.Raw      `der:"[18]e"`
-	PCertRes      *der.Raw      `der:"[19]e"`
-	BatchAdminReq *der.Raw      `der:"[20]e"`
-	BatchAdminRes *der.Raw      `der:"[21]e"`
-	CardCInitReq  *CardCInitReq `der:"[22]e"`
-	CardCInitRes  *CardCInitRes `der:"[23]e"`
-	MeAqCInitReq  *MeAqCInitReq `der:"[24]e"`
-	MeAqCInitRes  *MeAqCInitRes `der:"[25]e"`
-	RegFormReq    *RegFormReq   `der:"[26]e"`
-	RegFormRes    *RegFormRes   `der:"[27]e"`
-	CertReq       *CertReq      `der:"[28]e"`
-	CertRes       *CertRes      `der:"[29]e"`
-	CertInqReq    *CertInqReq   `der:"[30]e"`
-	CertInqRes    *CertInqRes   `der:"[31]e"`
-	Error         *Error        `der:"[999]e"`
+	PInitReq      *PInitReq        `der:"[0]e"`
+	PInitRes      *PInitRes        `der:"[1]e"`
+	PReq          *PReq            `der:"[2]e"`
+	PRes          *PRes            `der:"[3]e"`
+	InqReq        *InqReq          `der:"[4]e"`
+	InqRes        *InqRes          `der:"[5]e"`
+	AuthReq       *AuthReq         `der:"[6]e"`
+	AuthRes       *AuthRes         `der:"[7]e"`
+	AuthRevReq    *AuthRevReq      `der:"[8]e"`
+	AuthRevRes    *AuthRevRes      `der:"[9]e"`
+	CapReq        *CapReq          `der:"[10]e"`
+	CapRes        *CapRes          `der:"[11]e"`
+	CapRevReq     *CapRevOrCredReq `der:"[12]e"`
+	CapRevRes     *CapRevOrCredRes `der:"[13]e"`
+	CredReq       *CapRevOrCredReq `der:"[14]e"`
+	CredRes       *CapRevOrCredRes `der:"[15]e"`
+	CredRevReq    *CapRevOrCredReq `der:"[16]e"`
+	CredRevRes    *CapRevOrCredRes `der:"[17]e"`
+	PCertReq      *PCertReq        `der:"[18]e"`
+	PCertRes      *PCertRes        `der:"[19]e"`
+	BatchAdminReq *BatchAdminReq   `der:"[20]e"`
+	BatchAdminRes *BatchAdminRes   `der:"[21]e"`
+	CardCInitReq  *CardCInitReq    `der:"[22]e"`
+	CardCInitRes  *CardCInitRes    `der:"[23]e"`
+	MeAqCInitReq  *MeAqCInitReq    `der:"[24]e"`
+	MeAqCInitRes  *MeAqCInitRes    `der:"[25]e"`
+	RegFormReq    *RegFormReq      `der:"[26]e"`
+	RegFormRes    *RegFormRes      `der:"[27]e"`
+	CertReq       *CertReq         `der:"[28]e"`
+	CertRes       *CertRes         `der:"[29]e"`
+	CertInqReq    *CertInqReq      `der:"[30]e"`
+	CertInqRes    *CertInqRes      `der:"[31]e"`
+	Error         *Error           `der:"[999]e"`
 }
 
 // MessageType is the tag number of an alternative of Message (SET §2.2).
