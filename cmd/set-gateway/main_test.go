@@ -363,9 +363,12 @@ func buy(t *testing.T, w *settest.World, url, certificates string) {
 	if authorized.Header.AuthCode != set.AuthApproved {
 		t.Fatalf("authorization: %v", authorized.Header.AuthCode)
 	}
-	c := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: a.RRPID, CapDate: now, Amount: price, CapToken: authorized.CapToken}
-	res = must[[]byte](t)(client.Post(t.Context(), url, sethttp.MediaPayment, must[[]byte](t)(sale.CapReq(merchant, now, c))))
-	if got := must[*set.CapResPayload](t)(sale.OpenCapRes(merchant, time.Now(), c, res)); got.CapCode != set.CapSuccess {
+	c := &set.CaptureRequest{RRPID: set.NewRRPID(), GatewayCert: sale.GatewayCert, Items: []set.Capture{{
+		TransIDs: sale.TransIDs, AuthRRPID: a.RRPID, CapToken: authorized.CapToken,
+		Payload: set.CapPayload{CapDate: now, CapReqAmt: price},
+	}}}
+	res = must[[]byte](t)(client.Post(t.Context(), url, sethttp.MediaPayment, must[[]byte](t)(merchant.CapReq(now, c))))
+	if got := must[*set.CapResData](t)(merchant.OpenCapRes(time.Now(), c, res)).CapResItemSeq[0].CapResPayload; got.CapCode != set.CapSuccess {
 		t.Errorf("capture: %v", got.CapCode)
 	}
 }

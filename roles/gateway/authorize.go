@@ -71,6 +71,10 @@ func (a *authorization) once(ctx context.Context) ([]byte, error) {
 	switch {
 	case a.opened.Refusal != nil:
 		return a.refuse(ctx, *a.opened.Refusal)
+	case a.opened.Data.CaptureNow:
+		return a.refuse(ctx, set.AuthCaptureNotSupported)
+	case a.opened.Token != nil, a.opened.Data.AuthReqItem.AuthReqPayload.SubsequentAuthInd, a.opened.PIHead.InstallRecurData != nil:
+		return a.refuse(ctx, set.AuthInvalidTransaction)
 	case err != nil || amount == 0:
 		return a.refuse(ctx, set.AuthAmountError)
 	}

@@ -33,6 +33,7 @@ func (g *Gateway) capture(ctx context.Context, now time.Time, w *set.MessageWrap
 	if err != nil {
 		return nil, err
 	}
+	defer o.Clear()
 	if err := g.serves(o.Merchant); err != nil {
 		return nil, err
 	}

@@ -378,19 +378,22 @@ func (o *order) authorize(t *testing.T, want set.AuthCode) (request, response []
 	return request, response
 }
 
-func (o *order) capture(amount set.CurrencyAmount) set.CaptureRequest {
-	return set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: o.auth.RRPID, CapDate: o.now(), Amount: amount, CapToken: o.token}
+func (o *order) capture(amount set.CurrencyAmount) *set.CaptureRequest {
+	return &set.CaptureRequest{RRPID: set.NewRRPID(), GatewayCert: o.sale.GatewayCert, Items: []set.Capture{{
+		TransIDs: o.sale.TransIDs, AuthRRPID: o.auth.RRPID, CapToken: o.token,
+		Payload: set.CapPayload{CapDate: o.now(), CapReqAmt: amount},
+	}}}
 }
 
 // wantCapture asks for a capture and returns what went over the wire.
-func (o *order) wantCapture(t *testing.T, c set.CaptureRequest, want set.CapCode) (request, response []byte) {
+func (o *order) wantCapture(t *testing.T, c *set.CaptureRequest, want set.CapCode) (request, response []byte) {
 	t.Helper()
-	request = must[[]byte](t)(o.sale.CapReq(o.merchant, o.now(), c))
+	request = must[[]byte](t)(o.merchant.CapReq(o.now(), c))
 	status, response := o.post(t, request)
 	if status != http.StatusOK {
 		t.Fatalf("status %d: %s", status, response)
 	}
-	if got := must[*set.CapResPayload](t)(o.sale.OpenCapRes(o.merchant, o.now(), c, response)); got.CapCode != want {
+	if got := must[*set.CapResData](t)(o.merchant.OpenCapRes(o.now(), c, response)).CapResItemSeq[0].CapResPayload; got.CapCode != want {
 		t.Errorf("capture code %v, want %v", got.CapCode, want)
 	}
 	return request, response

@@ -35,6 +35,9 @@ func (m *Merchant) authorize(ctx context.Context, job sqldb.Job) (func(*sql.Tx) 
 	if err != nil {
 		return nil, fmt.Errorf("AuthRes: %w", err)
 	}
+	if res != nil {
+		res.Clear()
+	}
 	a.At = m.Now().UTC().Truncate(time.Second)
 	switch {
 	case refusal != nil:
@@ -78,10 +81,14 @@ func (m *Merchant) captureJob(ctx context.Context, job sqldb.Job) (func(*sql.Tx)
 	// The job's context is over when its outcome is recorded.
 	recording := context.WithoutCancel(ctx)
 	c := sl.record.Capture
-	res, err := sl.Sale.OpenCapRes(m.Endpoint, m.Now(), c.Request, response)
+	answer, err := m.Endpoint.OpenCapRes(m.Now(), &c.Request, response)
 	refusal, err := refused(err)
 	if err != nil {
 		return nil, fmt.Errorf("CapRes: %w", err)
+	}
+	var res set.CapResPayload
+	if refusal == nil {
+		res = answer.CapResItemSeq[0].CapResPayload
 	}
 	if refusal != nil && lateRefusal(refusal) {
 		// The octets are too old to be taken. New ones do no harm: the gateway knows an authorization
@@ -103,7 +110,7 @@ func (m *Merchant) captureJob(ctx context.Context, job sqldb.Job) (func(*sql.Tx)
 	case res.CapCode == set.CapSuccess:
 		c.Code, c.Amount, sl.capture = res.CapCode, res.CapAmt, CaptureDone
 	case res.CapCode == set.CapDuplicateRequest: // captured by an earlier request whose answer was lost
-		c.Code, c.Amount, sl.capture = res.CapCode, c.Request.Amount, CaptureDone
+		c.Code, c.Amount, sl.capture = res.CapCode, c.Request.Items[0].Payload.CapReqAmt, CaptureDone
 	default:
 		c.Code = res.CapCode
 	}
@@ -119,10 +126,13 @@ func (m *Merchant) capReq(ctx context.Context, xid set.XID) (*sale, error) {
 	}
 	a, now := sl.Authorization, m.Now()
 	sl.record.Capture = &capture{Request: set.CaptureRequest{
-		RRPID: set.NewRRPID(), AuthRRPID: a.Request.RRPID, CapDate: now.UTC().Truncate(time.Second),
-		Amount: a.Request.Amount, CapToken: a.CapToken, MerTermIDs: a.Request.MerTermIDs,
+		RRPID: set.NewRRPID(), GatewayCert: sl.Sale.GatewayCert, MerTermIDs: a.Request.MerTermIDs,
+		Items: []set.Capture{{
+			TransIDs: sl.Sale.TransIDs, AuthRRPID: a.Request.RRPID, CapToken: a.CapToken,
+			Payload: set.CapPayload{CapDate: now.UTC().Truncate(time.Second), CapReqAmt: a.Request.Amount},
+		}},
 	}}
-	if sl.capReq, err = sl.Sale.CapReq(m.Endpoint, now, sl.record.Capture.Request); err != nil {
+	if sl.capReq, err = m.Endpoint.CapReq(now, &sl.record.Capture.Request); err != nil {
 		return nil, err
 	}
 	if err := m.Store.storeCapReq(ctx, sl); err != nil {

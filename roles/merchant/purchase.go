@@ -150,7 +150,7 @@ func (m *Merchant) purchase(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if response, found, err := m.stored(ctx, r, o.Card.Subject.CommonName); found || err != nil {
+	if response, found, err := m.stored(ctx, r, o.Holder()); found || err != nil {
 		return response, err
 	}
 	for {
@@ -204,7 +204,7 @@ func (m *Merchant) tryPurchase(ctx context.Context, r *request, o *set.OpenedPRe
 // repeated answers a purchase request for a transaction that has one. The same request waits for the same
 // outcome; another one is rejected.
 func (m *Merchant) repeated(ctx context.Context, r *request, o *set.OpenedPReq, sl *sale) ([]byte, error) {
-	same := o.OI.RRPID == sl.Sale.RRPID && bytes.Equal(o.Card.X509.RawSubject, sl.Sale.Card)
+	same := o.OI.RRPID == sl.Sale.RRPID && bytes.Equal(o.Subject(), sl.Sale.Card)
 	switch {
 	case same && bytes.Equal(r.digest[:], sl.request):
 		return m.result(ctx, r, sl)
@@ -225,7 +225,7 @@ func (m *Merchant) repeated(ctx context.Context, r *request, o *set.OpenedPReq, 
 
 // reject ends a transaction without asking the gateway.
 func (m *Merchant) reject(ctx context.Context, r *request, o *set.OpenedPReq, sl *sale, why error) ([]byte, error) {
-	sl.state, sl.request, sl.Sale.Card = saleRejected, r.digest[:], o.Card.X509.RawSubject
+	sl.state, sl.request, sl.Sale.Card = saleRejected, r.digest[:], o.Subject()
 	response, err := sl.Sale.PRes(m.Endpoint, r.now, sl.status())
 	if err != nil {
 		return nil, err
@@ -274,7 +274,7 @@ func (m *Merchant) inquire(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if response, found, err := m.stored(ctx, r, q.Card.Subject.CommonName); found || err != nil {
+	if response, found, err := m.stored(ctx, r, q.Holder()); found || err != nil {
 		return response, err
 	}
 	sl, err := m.Store.sale(ctx, q.Data.TransIDs.XID)

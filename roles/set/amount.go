@@ -91,6 +91,57 @@ func cmpScaled(high Natural, places uint64, low Natural) int {
 	return scaled.Cmp(big.NewInt(int64(low)))
 }
 
+// Plus gives a + b. It is not ok when the currencies differ, or the sum is no amount that can be written.
+func (a CurrencyAmount) Plus(b CurrencyAmount) (sum CurrencyAmount, ok bool) {
+	switch {
+	case a.Currency != b.Currency:
+		return sum, false
+	case a.Amount == 0:
+		return b, true
+	case b.Amount == 0:
+		return a, true
+	case a.AmtExp10 < b.AmtExp10:
+		a, b = b, a
+	}
+	places := uint64(a.AmtExp10) - uint64(b.AmtExp10)
+	if places >= digitsMax {
+		return sum, false
+	}
+	n := new(big.Int).Mul(big.NewInt(int64(a.Amount)), power10(int64(places)))
+	n.Add(n, big.NewInt(int64(b.Amount)))
+	return CurrencyAmount{a.Currency, Natural(n.Int64()), b.AmtExp10}, n.IsInt64()
+}
+
+// Minus gives a - b. It is not ok when the currencies differ, or b is more than a.
+func (a CurrencyAmount) Minus(b CurrencyAmount) (rest CurrencyAmount, ok bool) {
+	if order, comparable := a.Cmp(b); !comparable || order < 0 {
+		return rest, false
+	}
+	if b.Amount == 0 {
+		return a, true
+	}
+	low := min(a.AmtExp10, b.AmtExp10)
+	scaled := func(x CurrencyAmount) (*big.Int, bool) {
+		places := uint64(x.AmtExp10) - uint64(low)
+		if places >= digitsMax {
+			return nil, false
+		}
+		return new(big.Int).Mul(big.NewInt(int64(x.Amount)), power10(int64(places))), true
+	}
+	high, ok := scaled(a)
+	less, fits := scaled(b)
+	if !ok || !fits {
+		return rest, false
+	}
+	high.Sub(high, less)
+	return CurrencyAmount{a.Currency, Natural(high.Int64()), low}, high.IsInt64()
+}
+
+// zero is nothing of the same currency.
+func (a CurrencyAmount) zero() CurrencyAmount {
+	return CurrencyAmount{Currency: a.Currency, AmtExp10: a.AmtExp10}
+}
+
 func power10(n int64) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(n), nil) }
 
 // ratioPlacesMax bounds how far apart the exponents of two amounts may be for a Ratio of them.

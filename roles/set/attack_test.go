@@ -62,8 +62,8 @@ func TestErrorReplayed(t *testing.T) {
 func TestCapturedAmount(t *testing.T) {
 	t.Parallel()
 	tr := taken(t)
-	r := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: set.NewRRPID(), CapDate: tr.Now, Amount: price}
-	w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, r)), set.CapReqType))
+	r := tr.capture(set.NewRRPID(), price, nil)
+	w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.merchant.CapReq(tr.Now, r)), set.CapReqType))
 	o := must[*set.OpenedCapReq](t)(tr.gateway.OpenCapReq(tr.Now, w))
 	less := price
 	less.Amount--
@@ -76,7 +76,7 @@ func TestCapturedAmount(t *testing.T) {
 		{set.CapResPayload{CapCode: set.CapInvalidCapToken, CapAmt: set.CurrencyAmount{Currency: 840}}, 0},
 	} {
 		res := must[[]byte](t)(tr.gateway.CapRes(tr.Now, o, []set.CapResPayload{c.payload}))
-		if _, err := tr.sale.OpenCapRes(tr.merchant, tr.Now, r, res); code(err) != c.want || (err == nil) != (c.want == 0) {
+		if _, err := tr.merchant.OpenCapRes(tr.Now, r, res); code(err) != c.want || (err == nil) != (c.want == 0) {
 			t.Errorf("%v of %v: %v, want %v", c.payload.CapCode, c.payload.CapAmt, err, c.want)
 		}
 	}
@@ -271,7 +271,7 @@ func TestPReqOfAnother(t *testing.T) {
 		change func(*set.Purchase)
 		want   set.ErrorCode // 0 stands for ErrOrder
 	}{
-		"merchant's challenge": {func(p *set.Purchase) { p.ChallM = set.NewChallenge() }, set.ChallengeMismatch},
+		"merchant's challenge": {func(p *set.Purchase) { p.ChallM = ptr(set.NewChallenge()) }, set.ChallengeMismatch},
 		"own challenge":        {func(p *set.Purchase) { p.ChallC = set.NewChallenge() }, set.ChallengeMismatch},
 		"XID":                  {func(p *set.Purchase) { p.TransIDs.XID = set.NewXID() }, set.UnknownXID},
 		"LID-C":                {func(p *set.Purchase) { p.TransIDs.LIDC = set.NewLocalID() }, set.UnknownLID},
@@ -300,7 +300,7 @@ func TestHeaderMismatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	capture := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: set.NewRRPID(), CapDate: tr.Now, Amount: price}
+	capture := tr.capture(set.NewRRPID(), price, nil)
 	for name, c := range map[string]struct {
 		b    []byte
 		open func(*set.MessageWrapper) error
@@ -309,7 +309,7 @@ func TestHeaderMismatch(t *testing.T) {
 		"PReq":    {preq, func(w *set.MessageWrapper) error { _, err := tr.merchant.OpenPReq(tr.Now, w); return err }, true},
 		"InqReq":  {inq, func(w *set.MessageWrapper) error { _, err := tr.merchant.OpenInqReq(tr.Now, w); return err }, true},
 		"AuthReq": {tr.authorize(t, authorization()), func(w *set.MessageWrapper) error { _, err := tr.gateway.OpenAuthReq(tr.Now, w); return err }, true},
-		"CapReq": {must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, capture)),
+		"CapReq": {must[[]byte](t)(tr.merchant.CapReq(tr.Now, capture)),
 			func(w *set.MessageWrapper) error { _, err := tr.gateway.OpenCapReq(tr.Now, w); return err }, false},
 	} {
 		for what, change := range map[string]func(*set.MessageHeader){
@@ -351,13 +351,6 @@ func TestGatewayRefusesMore(t *testing.T) {
 			})
 			return tr.authorize(t, authorization())
 		}, set.AuthPIAuthMismatch},
-		"a sale, which is not done here": {func(t *testing.T, tr *trade) []byte {
-			return must[[]byte](t)(forgedAuthReq(tr, tr.merchant, authorization(), tr.agree(t), func(d *set.AuthReqData) { d.CaptureNow = true }))
-		}, set.AuthCaptureNotSupported},
-		"more authorizations announced": {func(t *testing.T, tr *trade) []byte {
-			return must[[]byte](t)(forgedAuthReq(tr, tr.merchant, authorization(), tr.agree(t),
-				func(d *set.AuthReqData) { d.AuthReqItem.AuthReqPayload.SubsequentAuthInd = true }))
-		}, set.AuthInvalidTransaction},
 		"nobody signed the payment instructions": {func(t *testing.T, tr *trade) []byte {
 			var pi set.PI
 			if err := set.Unmarshal(tr.sale.PI, &pi); err != nil {
@@ -439,15 +432,15 @@ func TestForgedToken(t *testing.T) {
 	t.Parallel()
 	tr := taken(t)
 	other := tr.Gateway(t, "G-0002")
-	r := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: set.NewRRPID(), CapDate: tr.Now, Amount: price}
+	r := tr.capture(set.NewRRPID(), price, nil)
 	for name, signer := range map[string]cms.Signer{
 		"another gateway": {Key: other.SignKey, Certificate: other.SignCert.X509},
 		"a forger":        {Key: newECKey(t), Certificate: tr.gateway.SignCert.X509},
 	} {
 		enc := must[cms.ContentInfo](t)(cms.Enc(cms.SignedEncrypted{TBE: set.ContentCapTokenTBE, TBS: set.ContentCapTokenData},
-			set.CapTokenData{AuthRRPID: r.AuthRRPID, AuthAmt: price}, nil, nil, signer, tr.gateway.ExchangeCert.X509))
-		r.CapToken = must[[]byte](t)(der.Marshal(set.CapToken{Enc: &enc}))
-		w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, r)), set.CapReqType))
+			set.CapTokenData{AuthRRPID: r.Items[0].AuthRRPID, AuthAmt: price}, nil, nil, signer, tr.gateway.ExchangeCert.X509))
+		r.Items[0].CapToken = must[[]byte](t)(der.Marshal(set.CapToken{Enc: &enc}))
+		w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.merchant.CapReq(tr.Now, r)), set.CapReqType))
 		if o := must[*set.OpenedCapReq](t)(tr.gateway.OpenCapReq(tr.Now, w)); o.Items[0].Code != set.CapInvalidCapToken {
 			t.Errorf("%s: %v", name, o.Items[0].Code)
 		}
@@ -458,8 +451,8 @@ func TestForgedToken(t *testing.T) {
 func TestCapResOfAnother(t *testing.T) {
 	t.Parallel()
 	tr := taken(t)
-	r := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: set.NewRRPID(), CapDate: tr.Now, Amount: price}
-	req := must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, r))
+	r := tr.capture(set.NewRRPID(), price, nil)
+	req := must[[]byte](t)(tr.merchant.CapReq(tr.Now, r))
 	for name, c := range map[string]struct {
 		change func(*set.OpenedCapReq) *set.Endpoint
 		want   set.ErrorCode
@@ -482,7 +475,7 @@ func TestCapResOfAnother(t *testing.T) {
 		o := must[*set.OpenedCapReq](t)(tr.gateway.OpenCapReq(tr.Now, must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, req, set.CapReqType))))
 		by := c.change(o)
 		res := must[[]byte](t)(by.CapRes(tr.Now, o, []set.CapResPayload{{CapCode: set.CapSuccess, CapAmt: price}}))
-		if _, err := tr.sale.OpenCapRes(tr.merchant, tr.Now, r, relabel(t, res, req)); code(err) != c.want {
+		if _, err := tr.merchant.OpenCapRes(tr.Now, r, relabel(t, res, req)); code(err) != c.want {
 			t.Errorf("another %s: %v, want %v", name, err, c.want)
 		}
 	}

@@ -40,8 +40,9 @@ type Initiation struct {
 	Versions      []string
 	LIDM          LocalID // optional
 	PurchAmt      *CurrencyAmount
-	Brands        []BrandID // in the merchant's order of preference
-	OrderType     string    // media type of Order
+	InstallRecur  *InstallRecurData // optional; without extensions
+	Brands        []BrandID         // in the merchant's order of preference
+	OrderType     string            // media type of Order
 	Languages     []string
 	Echo          string
 	Extensions    MsgExtensions // of the order description
@@ -71,6 +72,13 @@ func (m *Initiation) Encode() ([]byte, error) {
 	}
 	if a := m.PurchAmt; a != nil {
 		line("PurchAmt", fmt.Sprintf("%d %d %d", a.Currency, a.Amount, a.AmtExp10))
+	}
+	if m.InstallRecur != nil {
+		text, textErr := m.InstallRecur.initiationText()
+		if textErr != nil {
+			return nil, textErr
+		}
+		line("InstallRecur", text)
 	}
 	for _, brand := range m.Brands {
 		line("Brand", string(brand))
@@ -158,6 +166,8 @@ func (m *Initiation) field(name, value string) (err error) {
 		}
 	case "set-purchamt":
 		m.PurchAmt, err = parseAmount(value)
+	case "set-installrecur":
+		m.InstallRecur, err = parseInstallRecur(value)
 	case "set-brand":
 		brand, _, _ := strings.Cut(value, ";")
 		m.Brands = append(m.Brands, BrandID(strings.TrimSpace(brand)))

@@ -21,14 +21,17 @@ type Purchase struct {
 	PurchAmt     CurrencyAmount
 	BrandID      BrandID
 	BIN          BIN
-	TransIDs     TransIDs // complete once PInitRes has come
+	TransIDs     TransIDs // complete once PInitRes has come, or Start has been called
 	InitRRPID    RRPID
 	RRPID        RRPID // of PReq
 	ChallC       Challenge
-	ChallM       Challenge
+	ChallM       *Challenge // nil without a PInit pair
 	ODSalt       Nonce
 	MerchantCert []byte // DER, the signature certificate that PInitRes came with
 	GatewayCert  []byte // DER, the key-exchange certificate that peThumb names
+
+	// InstallRecurData is what merchant and cardholder agreed of instalments or recurring payments.
+	InstallRecurData *InstallRecurData
 }
 
 // Offer is what the merchant answered, for the cardholder to see before anything is signed.
@@ -66,8 +69,9 @@ func NewPurchase(m *Initiation, brand BrandID, bin BIN, language Language) (*Pur
 	}
 	return &Purchase{
 		OD: m.Order, ODExtensions: m.Extensions, PurchAmt: *m.PurchAmt, BrandID: brand, BIN: bin,
-		TransIDs:  TransIDs{LIDC: NewLocalID(), LIDM: m.LIDM, Language: language},
-		InitRRPID: NewRRPID(), RRPID: NewRRPID(), ChallC: NewChallenge(), ODSalt: NewNonce(),
+		InstallRecurData: m.InstallRecur,
+		TransIDs:         TransIDs{LIDC: NewLocalID(), LIDM: m.LIDM, Language: language},
+		InitRRPID:        NewRRPID(), RRPID: NewRRPID(), ChallC: NewChallenge(), ODSalt: NewNonce(),
 	}, nil
 }
 
@@ -111,12 +115,37 @@ func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte) (*Offer, er
 	if err := e.validate(now, gateway, certs, pki.KeyExchange, pki.Pgwy); err != nil {
 		return nil, err
 	}
-	if !p.BrandID.Matches(BrandID(merchant.Brand())) || !p.BrandID.Matches(BrandID(gateway.Brand())) {
-		return nil, ErrBrand
+	offer := &Offer{Merchant: merchant, Gateway: gateway}
+	if err := p.accept(offer); err != nil {
+		return nil, err
 	}
-	p.TransIDs, p.ChallM = *t, data.ChallM
-	p.MerchantCert, p.GatewayCert = merchant.X509.Raw, gateway.X509.Raw
-	return &Offer{Merchant: merchant, Gateway: gateway}, nil
+	p.TransIDs, p.ChallM = *t, &data.ChallM
+	return offer, nil
+}
+
+// accept keeps the certificates that the purchase goes by, if they are of the card's brand.
+func (p *Purchase) accept(o *Offer) error {
+	if !p.BrandID.Matches(BrandID(o.Merchant.Brand())) || !p.BrandID.Matches(BrandID(o.Gateway.Brand())) {
+		return ErrBrand
+	}
+	p.MerchantCert, p.GatewayCert = o.Merchant.X509.Raw, o.Gateway.X509.Raw
+	return nil
+}
+
+// Start does without the PInit pair, for a cardholder who has the merchant's signature certificate and the
+// gateway's key-exchange certificate already, and others above them (SET §7.4).
+func (p *Purchase) Start(e *Endpoint, now time.Time, o *Offer, others []*pki.Certificate) error {
+	if err := e.validate(now, o.Merchant, others, pki.Signature, pki.Mer); err != nil {
+		return err
+	}
+	if err := e.validate(now, o.Gateway, others, pki.KeyExchange, pki.Pgwy); err != nil {
+		return err
+	}
+	if err := p.accept(o); err != nil {
+		return err
+	}
+	p.TransIDs.XID, p.TransIDs.PReqDate, p.ChallM = NewXID(), now.UTC().Truncate(time.Second), nil
+	return nil
 }
 
 // checkIDs holds the identifiers in the header against those inside the message.
@@ -156,12 +185,14 @@ func TransStain(xid XID, cardSecret Secret) (Digest, error) {
 	return Digest(mac.Sum(nil)), nil
 }
 
-// Request makes the dual-signed PReq: the order for the merchant, the payment instructions for the
-// gateway, and one signature that binds both. The endpoint's SignKey is asked for one signature.
+// ErrCardCert tells that the gateway takes no purchase without a cardholder's certificate: enrol the card
+// first.
+var ErrCardCert = errors.New("the gateway requires a cardholder's certificate: enrol the card first")
+
+// Request makes PReq: the order for the merchant and the payment instructions for the gateway. With a
+// cardholder's certificate it is signed, by one signature that binds both; without one it is ErrCardCert,
+// or not signed where the gateway's certificate says that it need not be.
 func (p *Purchase) Request(e *Endpoint, now time.Time, account *Account) ([]byte, error) {
-	if e.SignCert == nil {
-		return nil, errors.New("a signed purchase needs the cardholder's certificate: enrol the card first")
-	}
 	gateway, err := pki.ParseCertificate(p.GatewayCert)
 	if err != nil {
 		return nil, err
@@ -170,8 +201,28 @@ func (p *Purchase) Request(e *Endpoint, now time.Time, account *Account) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	head, err := p.piHead(e, gateway, oi.HOD, account)
+	var req PReq
+	switch {
+	case e.SignCert != nil:
+		req.PReqDualSigned, err = p.signed(e, gateway, oi, account)
+	case gateway.CardCertRequired:
+		err = ErrCardCert
+	default:
+		req.PReqUnsigned, err = p.unsigned(e, gateway, oi, account)
+	}
 	if err != nil {
+		return nil, err
+	}
+	return e.wrap(now, p.TransIDs.messageIDs(), &p.RRPID, Message{PReq: &req})
+}
+
+// signed asks the endpoint's SignKey for one signature.
+func (p *Purchase) signed(e *Endpoint, gateway *pki.Certificate, oi OIData, account *Account) (*PReqDualSigned, error) {
+	head, err := p.piHead(e, gateway, oi.HOD, account.CardSecret)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.offerBackKey(&head, gateway, account); err != nil {
 		return nil, err
 	}
 	panData := PANData{PAN: account.PAN, CardExpiry: account.CardExpiry, PANSecret: account.PANSecret, ExNonce: NewNonce()}
@@ -180,7 +231,7 @@ func (p *Purchase) Request(e *Endpoint, now time.Time, account *Account) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	exPI, err := sealPI(gateway, head, oi, panData)
+	exPI, err := sealPI(gateway, head, oi, ContentPIDualSignedTBE, ContentPANData, panData, cms.WithPANData)
 	if err != nil {
 		return nil, err
 	}
@@ -192,20 +243,38 @@ func (p *Purchase) Request(e *Endpoint, now time.Time, account *Account) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	return e.wrap(now, p.TransIDs.messageIDs(), &p.RRPID, Message{PReq: &PReq{PReqDualSigned: &PReqDualSigned{
+	return &PReqDualSigned{
 		PIDualSigned: PIDualSigned{PISignature: signature, EXPIData: exPI},
 		OIDualSigned: OIDualSigned{Value: oi, DD: hPIData},
-	}}})
+	}, nil
+}
+
+// unsigned uses no secret of the cardholder's: there is none (SET §2.7).
+func (p *Purchase) unsigned(e *Endpoint, gateway *pki.Certificate, oi OIData, account *Account) (*PReqUnsigned, error) {
+	head, err := p.piHead(e, gateway, oi.HOD, Secret{})
+	if err != nil {
+		return nil, err
+	}
+	token := PANToken{PAN: account.PAN, CardExpiry: account.CardExpiry, ExNonce: NewNonce()}
+	hPIData, err := cms.DD(ContentPIDataUnsigned, PIDataUnsigned{head, token})
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := sealPI(gateway, head, oi, ContentPIUnsignedTBE, ContentPANToken, token, cms.WithHashToken)
+	if err != nil {
+		return nil, err
+	}
+	return &PReqUnsigned{PIUnsigned: PIUnsigned(sealed), OIUnsigned: OIUnsigned{Value: oi, DD: hPIData}}, nil
 }
 
 func (p *Purchase) oiData() (OIData, error) {
-	h, err := hod(p.OD, p.PurchAmt, p.ODSalt, nil, p.ODExtensions)
+	h, err := hod(p.OD, p.PurchAmt, p.ODSalt, p.InstallRecurData, p.ODExtensions)
 	if err != nil {
 		return OIData{}, err
 	}
 	oi := OIData{
 		TransIDs: p.TransIDs, RRPID: p.RRPID, ChallC: p.ChallC, HOD: h, ODSalt: p.ODSalt,
-		ChallM: &p.ChallM, BrandID: p.BrandID, BIN: p.BIN,
+		ChallM: p.ChallM, BrandID: p.BrandID, BIN: p.BIN,
 	}
 	for _, x := range p.ODExtensions {
 		oi.ODExtOIDs = append(oi.ODExtOIDs, x.ID)
@@ -213,12 +282,12 @@ func (p *Purchase) oiData() (OIData, error) {
 	return oi, nil
 }
 
-func (p *Purchase) piHead(e *Endpoint, gateway *pki.Certificate, h HOD, account *Account) (PIHead, error) {
+func (p *Purchase) piHead(e *Endpoint, gateway *pki.Certificate, h HOD, secret Secret) (PIHead, error) {
 	merchant, err := pki.ParseCertificate(p.MerchantCert)
 	if err != nil {
 		return PIHead{}, err
 	}
-	stain, err := TransStain(p.TransIDs.XID, account.CardSecret)
+	stain, err := TransStain(p.TransIDs.XID, secret)
 	if err != nil {
 		return PIHead{}, err
 	}
@@ -228,25 +297,26 @@ func (p *Purchase) piHead(e *Endpoint, gateway *pki.Certificate, h HOD, account 
 	}
 	return PIHead{
 		TransIDs: p.TransIDs, Inputs: PIInputs{HOD: h, PurchAmt: p.PurchAmt},
-		MerchantID: MerchantID(merchant.Merchant.MerchantID), TransStain: stain, SWIdent: e.Software,
+		MerchantID: MerchantID(merchant.Merchant.MerchantID), InstallRecurData: p.InstallRecurData,
+		TransStain: stain, SWIdent: e.Software,
 		Extensions: MsgExtensions{{ID: ExtPEThumb, Value: thumb}},
 	}, nil
 }
 
-// sealPI is EX(P, PI-OILink, PANData).
-func sealPI(gateway *pki.Certificate, head PIHead, oi OIData, panData PANData) (cms.ContentInfo, error) {
+// sealPI is EX(P, PI-OILink, PANData) or EXH(P, PI-OILink, PANToken).
+func sealPI(gateway *pki.Certificate, head PIHead, oi OIData, contentType, accountType oid, account interface{ Pack() []byte }, bc cms.BlockContents) (cms.ContentInfo, error) {
 	hOIData, err := cms.DD(ContentOIData, oi)
 	if err != nil {
 		return cms.ContentInfo{}, err
 	}
-	hPANData, err := cms.DD(ContentPANData, panData)
+	hAccount, err := cms.DD(accountType, account)
 	if err != nil {
 		return cms.ContentInfo{}, err
 	}
-	packed := panData.Pack()
+	packed := account.Pack()
 	defer clear(packed)
-	tbe := PIDualSignedTBE{Value: PIOILink{Value: head, DD: hOIData}, DD: hPANData}
-	return cms.Encrypt(gateway.X509, ContentPIDualSignedTBE, tbe, cms.WithPANData, packed)
+	tbe := cms.Linked[PIOILink]{Value: PIOILink{Value: head, DD: hOIData}, DD: hAccount}
+	return cms.Encrypt(gateway.X509, contentType, tbe, bc, packed)
 }
 
 // OpenResponse checks PRes and gives what became of the purchase.
@@ -303,14 +373,20 @@ type Inquiry struct {
 	ChallC Challenge
 }
 
-// InqReq asks the merchant what became of the purchase (SET §7.6). It takes one signature.
+// InqReq asks the merchant what became of the purchase (SET §7.6). It takes one signature of a cardholder
+// with a certificate.
 func (p *Purchase) InqReq(e *Endpoint, now time.Time) (*Inquiry, []byte, error) {
 	q := &Inquiry{RRPID: NewRRPID(), ChallC: NewChallenge()}
-	ci, err := e.sign(ContentInqReqData, InqReqData{TransIDs: p.TransIDs, RRPID: q.RRPID, ChallC2: q.ChallC}, nil)
-	if err != nil {
-		return nil, nil, err
+	data := InqReqData{TransIDs: p.TransIDs, RRPID: q.RRPID, ChallC2: q.ChallC}
+	req := InqReq{InqReqUnsigned: &data}
+	if e.SignCert != nil {
+		ci, err := e.sign(ContentInqReqData, data, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		req = InqReq{InqReqSigned: &ci}
 	}
-	b, err := e.wrap(now, p.TransIDs.messageIDs(), &q.RRPID, Message{InqReq: &InqReq{InqReqSigned: &ci}})
+	b, err := e.wrap(now, p.TransIDs.messageIDs(), &q.RRPID, Message{InqReq: &req})
 	return q, b, err
 }
 

@@ -94,6 +94,14 @@ func (tr *trade) authorize(t *testing.T, r set.AuthorizationRequest) []byte {
 	return tr.sent(must[[]byte](t)(tr.sale.AuthReq(tr.merchant, tr.Now, r)))
 }
 
+// capture asks for one capture of the sale.
+func (tr *trade) capture(authRRPID set.RRPID, amount set.CurrencyAmount, token []byte) *set.CaptureRequest {
+	return &set.CaptureRequest{RRPID: set.NewRRPID(), GatewayCert: tr.sale.GatewayCert, Items: []set.Capture{{
+		TransIDs: tr.sale.TransIDs, AuthRRPID: authRRPID, CapToken: token,
+		Payload: set.CapPayload{CapDate: tr.Now, CapReqAmt: amount},
+	}}}
+}
+
 func (tr *trade) acquire(b []byte) (*set.OpenedAuthReq, error) {
 	w, err := tr.gateway.Receive(tr.Now, b, set.AuthReqType)
 	if err != nil {
@@ -152,15 +160,15 @@ func TestPurchase(t *testing.T) {
 		t.Errorf("authorization %+v", authorized.Header)
 	}
 
-	capture := set.CaptureRequest{RRPID: set.NewRRPID(), AuthRRPID: r.RRPID, CapDate: tr.Now, Amount: price, CapToken: authorized.CapToken}
-	req := tr.sent(must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, capture)))
+	capture := tr.capture(r.RRPID, price, authorized.CapToken)
+	req := tr.sent(must[[]byte](t)(tr.merchant.CapReq(tr.Now, capture)))
 	w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, req, set.CapReqType))
 	oc := must[*set.OpenedCapReq](t)(tr.gateway.OpenCapReq(tr.Now, w))
 	if len(oc.Items) != 1 || oc.Items[0].Code != set.CapSuccess || string(oc.Items[0].Token.TokenOpaque) != "batch 7" {
 		t.Fatalf("captures %+v", oc.Items)
 	}
 	res = tr.sent(must[[]byte](t)(tr.gateway.CapRes(tr.Now, oc, []set.CapResPayload{{CapCode: set.CapSuccess, CapAmt: price}})))
-	if got := must[*set.CapResPayload](t)(tr.sale.OpenCapRes(tr.merchant, tr.Now, capture, res)); got.CapCode != set.CapSuccess {
+	if got := must[*set.CapResData](t)(tr.merchant.OpenCapRes(tr.Now, capture, res)).CapResItemSeq[0].CapResPayload; got.CapCode != set.CapSuccess {
 		t.Errorf("capture code %v", got.CapCode)
 	}
 
@@ -438,16 +446,15 @@ func TestCapTokens(t *testing.T) {
 	more := price
 	more.Amount++
 	for name, c := range map[string]struct {
-		req  set.CaptureRequest
+		req  *set.CaptureRequest
 		want set.CapCode
 	}{
-		"good":                      {set.CaptureRequest{AuthRRPID: r.RRPID, Amount: price, CapToken: ours.CapToken}, set.CapSuccess},
-		"without token":             {set.CaptureRequest{AuthRRPID: r.RRPID, Amount: price}, set.CapTokenMissing},
-		"for another authorization": {set.CaptureRequest{AuthRRPID: set.NewRRPID(), Amount: price, CapToken: ours.CapToken}, set.CapInvalidCapToken},
-		"for more":                  {set.CaptureRequest{AuthRRPID: r.RRPID, Amount: more, CapToken: ours.CapToken}, set.CapInvalidAuthData},
+		"good":                      {tr.capture(r.RRPID, price, ours.CapToken), set.CapSuccess},
+		"without token":             {tr.capture(r.RRPID, price, nil), set.CapTokenMissing},
+		"for another authorization": {tr.capture(set.NewRRPID(), price, ours.CapToken), set.CapInvalidCapToken},
+		"for more":                  {tr.capture(r.RRPID, more, ours.CapToken), set.CapInvalidAuthData},
 	} {
-		c.req.RRPID, c.req.CapDate = set.NewRRPID(), tr.Now
-		w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.sale.CapReq(tr.merchant, tr.Now, c.req)), set.CapReqType))
+		w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.merchant.CapReq(tr.Now, c.req)), set.CapReqType))
 		oc := must[*set.OpenedCapReq](t)(tr.gateway.OpenCapReq(tr.Now, w))
 		if got := oc.Items[0].Code; got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)

@@ -1,7 +1,6 @@
 package set
 
 import (
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"time"
@@ -19,20 +18,26 @@ type Sale struct {
 	PurchAmt     CurrencyAmount
 	LIDM         LocalID
 
-	// From the PInit pair.
-	TransIDs    TransIDs
-	ChallC      Challenge
-	ChallM      Challenge
-	BrandID     BrandID
-	BIN         BIN
-	GatewayCert []byte // DER of the key-exchange certificate that the payment instructions are for
+	// InstallRecurData is what merchant and cardholder agreed of instalments or recurring payments.
+	InstallRecurData *InstallRecurData
+
+	// GatewayCert is the DER of the key-exchange certificate that the payment instructions are for. InitRes
+	// sets it; where there is no PInit pair, the merchant does (SET §7.4).
+	GatewayCert []byte
+
+	// From the PInit pair, or from PReq where there was none: then ChallM is nil.
+	TransIDs TransIDs
+	ChallC   Challenge
+	ChallM   *Challenge
+	BrandID  BrandID
+	BIN      BIN
 
 	// From PReq.
 	RRPID   RRPID
 	PI      []byte // DER, passed on unopened
 	HOIData []byte // DER of DD(OIData)
 	HOD     []byte // DER of DD(HODInput), computed from the merchant's own order
-	Card    []byte // DER of the subject name of the cardholder's certificate, which is blind
+	Card    []byte // DER of the subject name of the cardholder's certificate, which is blind; nil if unsigned
 }
 
 // ErrOrder tells that the cardholder signed another order than the merchant's: PRes says orderRejected.
@@ -58,10 +63,11 @@ func (s *Sale) InitRes(e *Endpoint, now time.Time, req *PInitReq, gateway *pki.C
 	s.TransIDs = TransIDs{
 		LIDC: req.LIDC, LIDM: s.LIDM, XID: NewXID(), PReqDate: now.UTC().Truncate(time.Second), Language: req.Language,
 	}
-	s.ChallC, s.ChallM, s.BrandID, s.BIN = req.ChallC, NewChallenge(), req.BrandID, req.BIN
+	challM := NewChallenge()
+	s.ChallC, s.ChallM, s.BrandID, s.BIN = req.ChallC, &challM, req.BrandID, req.BIN
 	s.GatewayCert = gateway.X509.Raw
 	ci, err := e.sign(ContentPInitResData, PInitResData{
-		TransIDs: s.TransIDs, RRPID: req.RRPID, ChallC: s.ChallC, ChallM: s.ChallM,
+		TransIDs: s.TransIDs, RRPID: req.RRPID, ChallC: s.ChallC, ChallM: challM,
 		PEThumb: gateway.CertThumb(), Thumbs: req.Thumbs,
 	}, req.Thumbs, append([]*pki.Certificate{gateway}, above...)...)
 	if err != nil {
@@ -71,41 +77,76 @@ func (s *Sale) InitRes(e *Endpoint, now time.Time, req *PInitReq, gateway *pki.C
 	return e.wrap(now, s.TransIDs.messageIDs(), &req.RRPID, Message{PInitRes: &res})
 }
 
-// OpenedPReq is a purchase request whose dual signature verifies.
+// OpenedPReq is a purchase request whose dual signature verifies, or that has none.
 type OpenedPReq struct {
 	OI      OIData
 	PI      PI
-	Card    *pki.Certificate
+	Card    *pki.Certificate // nil when the request is not signed: then nobody is known to have made it
 	HOIData cms.DetachedDigest
 }
 
-// OpenPReq verifies the dual signature of PReq as far as the merchant can see it: over its own OIData and
-// the digest of the payment data (SET §7.4). An unsigned request is refused.
-func (e *Endpoint) OpenPReq(now time.Time, w *MessageWrapper) (*OpenedPReq, error) {
-	dual := w.Message.PReq.PReqDualSigned
-	if dual == nil {
-		return nil, &ProtocolError{Code: SignatureRequired, Err: errors.New("this merchant's gateway requires cardholder certificates")}
+// Holder is the blind name of the cardholder who signed, "" when nobody did.
+func (o *OpenedPReq) Holder() string { return holder(o.Card) }
+
+// Subject is the DER of the subject name of the cardholder's certificate, nil when the request is not
+// signed.
+func (o *OpenedPReq) Subject() []byte { return subject(o.Card) }
+
+func holder(card *pki.Certificate) string {
+	if card == nil {
+		return ""
 	}
-	oi := dual.OIDualSigned.Value
-	if *w.MessageHeader.RRPID != oi.RRPID {
+	return card.Subject.CommonName
+}
+
+func subject(card *pki.Certificate) []byte {
+	if card == nil {
+		return nil
+	}
+	return card.X509.RawSubject
+}
+
+// OpenPReq verifies the dual signature of PReq as far as the merchant can see it: over its own OIData and
+// the digest of the payment data (SET §7.4). Whether a request without signature will do is for Take to
+// say, which knows the gateway.
+func (e *Endpoint) OpenPReq(now time.Time, w *MessageWrapper) (*OpenedPReq, error) {
+	o := new(OpenedPReq)
+	var linked OIDualSigned
+	dual, unsigned := w.Message.PReq.PReqDualSigned, w.Message.PReq.PReqUnsigned
+	if dual != nil {
+		linked, o.PI = dual.OIDualSigned, PI{PIDualSigned: &dual.PIDualSigned}
+	} else {
+		linked, o.PI = unsigned.OIUnsigned, PI{PIUnsigned: &unsigned.PIUnsigned}
+	}
+	o.OI = linked.Value
+	if *w.MessageHeader.RRPID != o.OI.RRPID {
 		return nil, mismatch("rrpid")
 	}
-	if err := errors.Join(w.checkIDs(oi.TransIDs), known(oi.Extensions)); err != nil {
-		return nil, err
-	}
-	hOIData, err := cms.DD(ContentOIData, oi)
+	err := errors.Join(w.checkIDs(o.OI.TransIDs), known(o.OI.Extensions))
 	if err != nil {
 		return nil, err
 	}
-	card, err := e.verifyDual(now, dual.PIDualSigned.PISignature, PITBS{HPIData: dual.OIDualSigned.DD, HOIData: hOIData})
-	if err != nil {
+	if o.HOIData, err = cms.DD(ContentOIData, o.OI); err != nil {
 		return nil, err
 	}
-	if !oi.BrandID.Matches(BrandID(card.Brand())) || !oi.BrandID.Matches(BrandID(e.SignCert.Brand())) {
-		thumb := card.CertThumb()
-		return nil, &ProtocolError{Code: InvalidCertificate, Thumb: &thumb, Err: fmt.Errorf("brand %q of the card, %q of the order, %q of the merchant", card.Brand(), oi.BrandID, e.SignCert.Brand())}
+	if dual != nil {
+		o.Card, err = e.verifyDual(now, dual.PIDualSigned.PISignature, PITBS{HPIData: linked.DD, HOIData: o.HOIData})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return &OpenedPReq{OI: oi, PI: PI{PIDualSigned: &dual.PIDualSigned}, Card: card, HOIData: hOIData}, nil
+	return o, e.checkBrand(o)
+}
+
+// checkBrand tells whether the order is of the merchant's brand, and of the card's.
+func (e *Endpoint) checkBrand(o *OpenedPReq) error {
+	for _, cert := range []*pki.Certificate{e.SignCert, o.Card} {
+		if cert != nil && !o.OI.BrandID.Matches(BrandID(cert.Brand())) {
+			thumb := cert.CertThumb()
+			return &ProtocolError{Code: InvalidCertificate, Thumb: &thumb, Err: fmt.Errorf("brand %q in an order of brand %q", cert.Brand(), o.OI.BrandID)}
+		}
+	}
+	return nil
 }
 
 // verifyDual verifies PISignature and the certificate of the cardholder who made it.
@@ -125,15 +166,20 @@ func (e *Endpoint) verifyDual(now time.Time, signature cms.ContentInfo, tbs PITB
 }
 
 // Take holds a purchase request against the sale and keeps what is needed of it. ErrOrder means that the
-// order is not the merchant's; every other failure is a *ProtocolError.
+// order is not the merchant's; every other failure is a *ProtocolError. Without a PInit pair the sale takes
+// its identifiers from the request: that the XID is new is the caller's to check (SET §7.4, W-PU8).
 func (s *Sale) Take(o *OpenedPReq) error {
-	if err := s.TransIDs.check(o.OI.TransIDs); err != nil {
+	gateway, err := pki.ParseCertificate(s.GatewayCert)
+	if err != nil {
 		return err
 	}
-	if o.OI.ChallM == nil || *o.OI.ChallM != s.ChallM || o.OI.ChallC != s.ChallC {
-		return &ProtocolError{Code: ChallengeMismatch}
+	if o.Card == nil && gateway.CardCertRequired {
+		return &ProtocolError{Code: SignatureRequired, Err: errors.New("the gateway requires cardholder certificates")}
 	}
-	own, err := hod(s.OD, s.PurchAmt, o.OI.ODSalt, nil, s.ODExtensions)
+	if err := s.checkIdentifiers(&o.OI); err != nil {
+		return err
+	}
+	own, err := hod(s.OD, s.PurchAmt, o.OI.ODSalt, s.InstallRecurData, s.ODExtensions)
 	if err != nil {
 		return err
 	}
@@ -149,7 +195,34 @@ func (s *Sale) Take(o *OpenedPReq) error {
 			return err
 		}
 	}
-	s.Card = o.Card.X509.RawSubject
+	s.Card = o.Subject()
+	return nil
+}
+
+// checkIdentifiers holds the identifiers and challenges of a purchase request against those of the PInit
+// pair. Where there was none they become the sale's.
+func (s *Sale) checkIdentifiers(oi *OIData) error {
+	if s.ChallM != nil {
+		if err := s.TransIDs.check(oi.TransIDs); err != nil {
+			return err
+		}
+		if oi.ChallM == nil || *oi.ChallM != *s.ChallM || oi.ChallC != s.ChallC {
+			return &ProtocolError{Code: ChallengeMismatch}
+		}
+		return nil
+	}
+	if s.TransIDs.XID != (XID{}) { // an earlier request started the transaction
+		if err := s.TransIDs.check(oi.TransIDs); err != nil {
+			return err
+		}
+	}
+	if oi.ChallM != nil {
+		return &ProtocolError{Code: ChallengeMismatch, Err: errors.New("a merchant's challenge where no PInitRes gave one")}
+	}
+	if oi.TransIDs.LIDM != nil && string(oi.TransIDs.LIDM) != string(s.LIDM) {
+		return &ProtocolError{Code: UnknownLID}
+	}
+	s.TransIDs, s.ChallC, s.BrandID, s.BIN = oi.TransIDs, oi.ChallC, oi.BrandID, oi.BIN
 	return nil
 }
 
@@ -167,32 +240,41 @@ func (s *Sale) result(e *Endpoint, rrpid RRPID, challenge Challenge, payloads []
 	return e.sign(ContentPResData, PResData{TransIDs: s.TransIDs, RRPID: rrpid, ChallC: challenge, PResPayloadSeq: payloads}, nil)
 }
 
-// OpenedInqReq is an inquiry whose signature verifies.
+// OpenedInqReq is an inquiry whose signature verifies, or that has none.
 type OpenedInqReq struct {
 	Data InqReqData
-	Card *pki.Certificate
+	Card *pki.Certificate // nil when the inquiry is not signed
 }
 
-// OpenInqReq verifies InqReq. Every purchase here is signed, so an unsigned inquiry is refused (SET §7.6).
+// Holder is the blind name of the cardholder who signed, "" when nobody did.
+func (q *OpenedInqReq) Holder() string { return holder(q.Card) }
+
+// OpenInqReq verifies InqReq. Whether an inquiry without signature will do is for InqRes to say, which
+// knows the purchase (SET §7.6).
 func (e *Endpoint) OpenInqReq(now time.Time, w *MessageWrapper) (*OpenedInqReq, error) {
-	signed := w.Message.InqReq.InqReqSigned
-	if signed == nil {
-		return nil, &ProtocolError{Code: SignatureRequired}
+	q := new(OpenedInqReq)
+	if unsigned := w.Message.InqReq.InqReqUnsigned; unsigned != nil {
+		q.Data = *unsigned
+	} else {
+		var err error
+		q.Data, q.Card, _, err = opened[InqReqData](e, now, *w.Message.InqReq.InqReqSigned, ContentInqReqData, pki.Card)
+		if err != nil {
+			return nil, err
+		}
 	}
-	data, card, _, err := opened[InqReqData](e, now, *signed, ContentInqReqData, pki.Card)
-	if err != nil {
-		return nil, err
-	}
-	if data.RRPID != *w.MessageHeader.RRPID {
+	if q.Data.RRPID != *w.MessageHeader.RRPID {
 		return nil, mismatch("rrpid")
 	}
-	return &OpenedInqReq{data, card}, errors.Join(w.checkIDs(data.TransIDs), known(data.Extensions))
+	return q, errors.Join(w.checkIDs(q.Data.TransIDs), known(q.Data.Extensions))
 }
 
-// InqRes answers an inquiry about the sale, which is the same cardholder's or is refused. A sale without
-// purchase request is told by the payload orderNotReceived.
+// InqRes answers an inquiry about the sale. Who signed the purchase request must sign it; where nobody did,
+// nobody need. A sale without purchase request is told by the payload orderNotReceived.
 func (s *Sale) InqRes(e *Endpoint, now time.Time, q *OpenedInqReq, payloads ...PResPayload) ([]byte, error) {
-	if s.Card != nil && string(s.Card) != string(q.Card.X509.RawSubject) {
+	switch {
+	case s.Card != nil && q.Card == nil:
+		return nil, &ProtocolError{Code: SignatureRequired}
+	case s.Card != nil && string(s.Card) != string(q.Card.X509.RawSubject):
 		return nil, &ProtocolError{Code: SignatureFailure, Err: errors.New("inquiry by another cardholder")}
 	}
 	if err := s.TransIDs.check(q.Data.TransIDs); err != nil {
@@ -204,225 +286,4 @@ func (s *Sale) InqRes(e *Endpoint, now time.Time, q *OpenedInqReq, payloads ...P
 	}
 	res := InqRes(ci)
 	return e.wrap(now, s.TransIDs.messageIDs(), &q.Data.RRPID, Message{InqRes: &res})
-}
-
-var (
-	typesAuthReq = cms.SignedEncrypted{TBE: ContentAuthReqTBE, TBS: ContentAuthReqTBS}
-	typesAuthRes = cms.SignedEncrypted{TBE: ContentAuthResTBE, TBS: ContentAuthResTBS}
-	typesCapReq  = cms.SignedEncrypted{TBE: ContentCapReqTBE, TBS: ContentCapReqTBS}
-	typesCapRes  = cms.SignedEncrypted{TBE: ContentCapResTBE, TBS: ContentCapResData}
-)
-
-// AuthorizationRequest is what the merchant decides about an authorization.
-type AuthorizationRequest struct {
-	RRPID      RRPID
-	Amount     CurrencyAmount
-	MerTermIDs MerTermIDs // MerchantID is taken from the certificate
-	MerchData  MerchData
-}
-
-// rrTags start a request of this merchant.
-func (e *Endpoint) rrTags(now time.Time, rrpid RRPID, ids MerTermIDs) RRTags {
-	ids.MerchantID = MerchantID(e.SignCert.Merchant.MerchantID)
-	return RRTags{RRPID: rrpid, MerTermIDs: ids, CurrentDate: now.UTC().Truncate(time.Second)}
-}
-
-// AuthReq makes the request that takes the payment instructions to the gateway (SET §7.4).
-func (s *Sale) AuthReq(e *Endpoint, now time.Time, r AuthorizationRequest) ([]byte, error) {
-	gateway, err := pki.ParseCertificate(s.GatewayCert)
-	if err != nil {
-		return nil, err
-	}
-	var pi PI
-	var digests CheckDigests
-	if err := errors.Join(Unmarshal(s.PI, &pi), Unmarshal(s.HOIData, &digests.HOIData), Unmarshal(s.HOD, &digests.HOD2)); err != nil {
-		return nil, err
-	}
-	data := AuthReqData{AuthReqItem: AuthReqItem{
-		AuthTags:       AuthTags{AuthRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), TransIDs: s.TransIDs},
-		CheckDigests:   &digests,
-		AuthReqPayload: AuthReqPayload{AuthReqAmt: r.Amount, MerchData: r.MerchData},
-	}}
-	enc, err := encB(e, typesAuthReq, data, ContentPI, pi, gateway)
-	if err != nil {
-		return nil, err
-	}
-	req := AuthReq(enc)
-	return e.wrap(now, s.TransIDs.messageIDs(), &r.RRPID, Message{AuthReq: &req})
-}
-
-// encB is EncB(s, r, t, b): t is linked to the baggage b, signed and encrypted; b travels beside it. The
-// recipient of a merchant or gateway needs the sender's key-exchange certificate to answer.
-func encB[T, B any](e *Endpoint, types cms.SignedEncrypted, t T, baggageType asn1.ObjectIdentifier, b B, to *pki.Certificate) (EncB[B], error) {
-	dd, err := cms.DD(baggageType, b)
-	if err != nil {
-		return EncB[B]{}, err
-	}
-	enc, err := cms.Enc(types, cms.Linked[T]{Value: t, DD: dd}, e.ownCertificates(nil, e.ExchangeCert), nil, e.cmsSigner(), to.X509)
-	return EncB[B]{Enc: enc, Baggage: b}, err
-}
-
-// openEncB undoes encB and checks everything about it that does not depend on T.
-func openEncB[T, B any](e *Endpoint, now time.Time, types cms.SignedEncrypted, b EncB[B], baggageType asn1.ObjectIdentifier, want pki.Type) (t T, signer *pki.Certificate, certs []*pki.Certificate, err error) {
-	sd, err := e.recipient().OpenEnc(types, b.Enc)
-	if err != nil {
-		return t, nil, nil, protocol(err)
-	}
-	linked, signer, certs, err := openedSigned[cms.Linked[T]](e, now, sd, want)
-	if err != nil {
-		return t, nil, nil, err
-	}
-	return linked.Value, signer, certs, protocol(linked.DD.Check(baggageType, b.Baggage))
-}
-
-// exchangeCertificate finds the key-exchange certificate of the holder that signed.
-func (e *Endpoint) exchangeCertificate(now time.Time, signer *pki.Certificate, certs []*pki.Certificate) (*pki.Certificate, error) {
-	for _, c := range certs {
-		if c.Use == pki.KeyExchange && c.Type == signer.Type && string(c.X509.RawSubject) == string(signer.X509.RawSubject) {
-			return c, e.validate(now, c, certs, pki.KeyExchange, signer.Type)
-		}
-	}
-	return nil, &ProtocolError{Code: MissingCertificate, Err: fmt.Errorf("for key exchange with the holder of %v", signer)}
-}
-
-// Authorized is the gateway's answer to an AuthReq.
-type Authorized struct {
-	Header   AuthHeader
-	CapToken []byte // DER, opaque here; nil when there is none
-	TransIDs TransIDs
-}
-
-// receiveResponse is the endpoint's, with an Error message taken as signed only if the sale's gateway did.
-func (s *Sale) receiveResponse(e *Endpoint, now time.Time, b []byte, rrpid RRPID, want MessageType) (*MessageWrapper, error) {
-	w, err := e.receiveResponse(now, b, rrpid, want)
-	var peer *PeerError
-	if errors.As(err, &peer) && peer.Signer != nil && s.checkGateway(peer.Signer) != nil {
-		peer.Signer = nil
-	}
-	return w, err
-}
-
-// OpenAuthRes checks AuthRes against the request that it answers (SET §7.4; W-PU4).
-func (s *Sale) OpenAuthRes(e *Endpoint, now time.Time, r AuthorizationRequest, b []byte) (*Authorized, error) {
-	w, err := s.receiveResponse(e, now, b, r.RRPID, AuthResType)
-	if err != nil {
-		return nil, err
-	}
-	res := w.Message.AuthRes.EncB
-	if res == nil {
-		return nil, &ProtocolError{Code: MessageNotSupported, Err: errors.New("AuthRes with a card number, which this merchant may not have")}
-	}
-	data, gateway, _, err := openEncB[AuthResData](e, now, typesAuthRes, *res, ContentAuthResBaggage, pki.Pgwy)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.checkAuthTags(e, w, data.AuthTags, r.RRPID); err != nil {
-		return nil, err
-	}
-	if err := s.checkGateway(gateway); err != nil {
-		return nil, err
-	}
-	if err := known(data.AuthResPayload.Extensions); err != nil {
-		return nil, err
-	}
-	out := &Authorized{Header: data.AuthResPayload.AuthHeader, TransIDs: data.AuthTags.TransIDs}
-	if token := res.Baggage.CapToken; token != nil {
-		if out.CapToken, err = der.Marshal(*token); err != nil {
-			return nil, err
-		}
-	}
-	if out.Header.AuthCode == AuthApproved && !out.Header.AuthAmt.Equal(r.Amount) {
-		return nil, &ProtocolError{Code: WrapperMsgMismatch, Err: fmt.Errorf("authorized %v, asked for %v", out.Header.AuthAmt, r.Amount)}
-	}
-	return out, nil
-}
-
-func (s *Sale) checkAuthTags(e *Endpoint, w *MessageWrapper, tags AuthTags, rrpid RRPID) error {
-	if tags.AuthRRTags.RRPID != rrpid {
-		return &ProtocolError{Code: UnknownRRPID}
-	}
-	if string(tags.AuthRRTags.MerTermIDs.MerchantID) != e.SignCert.Merchant.MerchantID {
-		return &ProtocolError{Code: WrapperMsgMismatch, Err: errors.New("the answer is to another merchant")}
-	}
-	return errors.Join(s.TransIDs.check(tags.TransIDs), w.checkIDs(tags.TransIDs))
-}
-
-// checkGateway tells whether the one who answers is the one for whom the payment instructions are.
-func (s *Sale) checkGateway(signer *pki.Certificate) error {
-	exchange, err := pki.ParseCertificate(s.GatewayCert)
-	if err != nil {
-		return err
-	}
-	if string(exchange.X509.RawSubject) != string(signer.X509.RawSubject) {
-		return &ProtocolError{Code: SignatureFailure, Err: errors.New("signed by another gateway")}
-	}
-	return nil
-}
-
-// CaptureRequest is what the merchant decides about a capture.
-type CaptureRequest struct {
-	RRPID      RRPID
-	AuthRRPID  RRPID // of the authorization that is captured
-	CapDate    time.Time
-	Amount     CurrencyAmount
-	CapToken   []byte // DER, as AuthRes brought it
-	MerTermIDs MerTermIDs
-}
-
-// CapReq makes the request to capture one authorization of the sale (SET §7.7).
-func (s *Sale) CapReq(e *Endpoint, now time.Time, r CaptureRequest) ([]byte, error) {
-	gateway, err := pki.ParseCertificate(s.GatewayCert)
-	if err != nil {
-		return nil, err
-	}
-	token := CapToken{Null: &der.Null{}}
-	if r.CapToken != nil {
-		if err := Unmarshal(r.CapToken, &token); err != nil {
-			return nil, err
-		}
-	}
-	data := CapReqData{
-		CapRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs),
-		CapItemSeq: []CapItem{{
-			TransIDs: s.TransIDs, AuthRRPID: r.AuthRRPID,
-			CapPayload: CapPayload{CapDate: r.CapDate.UTC().Truncate(time.Second), CapReqAmt: r.Amount},
-		}},
-	}
-	enc, err := encB(e, typesCapReq, data, ContentCapTokenSeq, CapTokenSeq{token}, gateway)
-	if err != nil {
-		return nil, err
-	}
-	return e.wrap(now, nil, &r.RRPID, Message{CapReq: &CapReq{EncB: &enc}})
-}
-
-// OpenCapRes checks CapRes and gives what became of the one item.
-func (s *Sale) OpenCapRes(e *Endpoint, now time.Time, r CaptureRequest, b []byte) (*CapResPayload, error) {
-	w, err := s.receiveResponse(e, now, b, r.RRPID, CapResType)
-	if err != nil {
-		return nil, err
-	}
-	sd, err := e.recipient().OpenEnc(typesCapRes, cms.ContentInfo(*w.Message.CapRes))
-	if err != nil {
-		return nil, protocol(err)
-	}
-	data, gateway, _, err := openedSigned[CapResData](e, now, sd, pki.Pgwy)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(s.checkGateway(gateway), known(data.Extensions)); err != nil {
-		return nil, err
-	}
-	switch tags := data.CapRRTags; {
-	case tags.RRPID != r.RRPID:
-		return nil, &ProtocolError{Code: UnknownRRPID}
-	case string(tags.MerTermIDs.MerchantID) != e.SignCert.Merchant.MerchantID:
-		return nil, &ProtocolError{Code: WrapperMsgMismatch, Err: errors.New("the answer is to another merchant")}
-	case len(data.CapResItemSeq) != 1 || data.CapResItemSeq[0].AuthRRPID != r.AuthRRPID:
-		return nil, &ProtocolError{Code: WrapperMsgMismatch, Err: errors.New("the items are not those of the request")}
-	}
-	item := data.CapResItemSeq[0]
-	if p := item.CapResPayload; p.CapCode == CapSuccess && !p.CapAmt.Equal(r.Amount) {
-		return nil, &ProtocolError{Code: WrapperMsgMismatch, Err: fmt.Errorf("captured %v, asked for %v", p.CapAmt, r.Amount)}
-	}
-	return &item.CapResPayload, errors.Join(s.TransIDs.check(item.TransIDs), known(item.CapResPayload.Extensions))
 }
