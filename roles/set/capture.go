@@ -147,6 +147,8 @@ type OpenedCapItem struct {
 	Item  CapItem
 	Token CapTokenData
 	Code  CapCode
+
+	facts *tokenFacts
 }
 
 // OpenCapReq opens CapReq and makes every check that needs no record of earlier transactions (SET §7.7).
@@ -180,7 +182,7 @@ func (e *Endpoint) openCapItem(item CapItem, token CapToken) (OpenedCapItem, err
 	if err != nil {
 		return o, err
 	}
-	o.Token, o.Code = f.token, firstBroken(capRules, f)
+	o.facts, o.Token, o.Code = f, f.token, firstBroken(capRules, f)
 	return o, nil
 }
 

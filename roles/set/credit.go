@@ -176,6 +176,8 @@ type OpenedAdjusted struct {
 	Token  CapTokenData
 	Amount CurrencyAmount // to undo or to credit
 	Code   CapRevOrCredCode
+
+	facts *tokenFacts
 }
 
 // OpenAdjustmentReq opens CapRevReq, CredReq or CredRevReq and makes every check that needs no record of
@@ -222,7 +224,7 @@ func (e *Endpoint) openAdjusted(o *OpenedAdjustment, item CapRevOrCredReqItem, t
 		out.Amount = *item.CapRevOrCredReqAmt
 	}
 	f.adjustment, f.asked, f.newAccount, f.account = o.Adjustment, out.Amount, item.NewAccountInd, o.Account != nil
-	out.Token, out.Code = f.token, firstBroken(adjustmentRules, f)
+	out.facts, out.Token, out.Code = f, f.token, firstBroken(adjustmentRules, f)
 	return out, nil
 }
 

@@ -134,6 +134,8 @@ type OpenedAuthRevReq struct {
 
 	// Code is AuthRevApproved when nothing but the records speaks against it. See authRevRules.
 	Code AuthRevCode
+
+	foreign bool // there is a capture token, which is not this gateway's
 }
 
 // Clear overwrites the card data.
@@ -185,13 +187,12 @@ func (e *Endpoint) openReversed(now time.Time, w *MessageWrapper, o *OpenedAuthR
 	if err := w.checkIDs(o.TransIDs()); err != nil {
 		return err
 	}
-	f := &reversalFacts{o: o}
 	if b.CapToken != nil && b.CapToken.Null == nil {
 		token, err := e.openCapToken(*b.CapToken)
 		var bad *ProtocolError
 		switch {
 		case errors.As(err, &bad):
-			f.foreign = true
+			o.foreign = true
 		case err != nil:
 			return err
 		default:
@@ -201,7 +202,7 @@ func (e *Endpoint) openReversed(now time.Time, w *MessageWrapper, o *OpenedAuthR
 	if d := o.Data.AuthReqData; d != nil && o.Token == nil {
 		o.RRPID = d.AuthReqItem.AuthTags.AuthRRTags.RRPID
 	}
-	o.Code = firstBroken(authRevRules, f)
+	o.Code = firstBroken(authRevRules, o)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/subtle"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/setkit/setkit/roles/set/der"
@@ -193,38 +194,75 @@ func (e *Endpoint) tokenFacts(token CapToken, authRRPID RRPID, payload CapPayloa
 	return f, err
 }
 
-// reversalFacts are what a gateway knows of an AuthRevReq without looking into its records.
-type reversalFacts struct {
-	o       *OpenedAuthRevReq
-	foreign bool // there is a capture token, which is not this gateway's
-}
-
 // authRevRules are the conditions of an authorization reversal (SET §7.7).
-var authRevRules = []rule[*reversalFacts, AuthRevCode]{
-	{"the payment instructions could be opened", AuthRevInvalidTransaction, func(f *reversalFacts) bool { return f.o.Of.Refusal == nil }},
-	{"the token is this gateway's", AuthRevInvalidCapToken, func(f *reversalFacts) bool { return !f.foreign }},
-	{"the authorization is named", AuthRevMissingCapToken, func(f *reversalFacts) bool {
-		return f.o.Token != nil || f.o.Data.AuthReqData != nil
+var authRevRules = []rule[*OpenedAuthRevReq, AuthRevCode]{
+	{"the payment instructions could be opened", AuthRevInvalidTransaction, func(o *OpenedAuthRevReq) bool { return o.Of.Refusal == nil }},
+	{"the token is this gateway's", AuthRevInvalidCapToken, func(o *OpenedAuthRevReq) bool { return !o.foreign }},
+	{"the authorization is named", AuthRevMissingCapToken, func(o *OpenedAuthRevReq) bool {
+		return o.Token != nil || o.Data.AuthReqData != nil
 	}},
-	{"the token is of this authorization", AuthRevInvalidCapToken, func(f *reversalFacts) bool {
-		d := f.o.Data.AuthReqData
-		return f.o.Token == nil || d == nil || f.o.Token.AuthRRPID == d.AuthReqItem.AuthTags.AuthRRTags.RRPID
+	{"the token is of this authorization", AuthRevInvalidCapToken, func(o *OpenedAuthRevReq) bool {
+		d := o.Data.AuthReqData
+		return o.Token == nil || d == nil || o.Token.AuthRRPID == d.AuthReqItem.AuthTags.AuthRRTags.RRPID
 	}},
-	{"the transaction is the cardholder's", AuthRevInvalidTransaction, func(f *reversalFacts) bool {
-		return f.o.Of.terms().transIDs.check(f.o.TransIDs()) == nil
+	{"the transaction is the cardholder's", AuthRevInvalidTransaction, func(o *OpenedAuthRevReq) bool {
+		return o.Of.terms().transIDs.check(o.TransIDs()) == nil
 	}},
-	{"the merchant is the cardholder's", AuthRevInvalidTransaction, func(f *reversalFacts) bool {
-		return string(f.o.Of.terms().merchantID) == f.o.Merchant.Merchant.MerchantID
+	{"the merchant is the cardholder's", AuthRevInvalidTransaction, func(o *OpenedAuthRevReq) bool {
+		return string(o.Of.terms().merchantID) == o.Merchant.Merchant.MerchantID
 	}},
-	{"no more stays than was authorized", AuthRevInvalidAmount, func(f *reversalFacts) bool {
+	{"no more stays than was authorized", AuthRevInvalidAmount, func(o *OpenedAuthRevReq) bool {
 		var most CurrencyAmount
 		switch {
-		case f.o.Token != nil:
-			most = f.o.Token.AuthAmt
-		case f.o.Data.AuthReqData != nil:
-			most = f.o.Data.AuthReqData.AuthReqItem.AuthReqPayload.AuthReqAmt
+		case o.Token != nil:
+			most = o.Token.AuthAmt
+		case o.Data.AuthReqData != nil:
+			most = o.Data.AuthReqData.AuthReqItem.AuthReqPayload.AuthReqAmt
 		}
-		order, ok := f.o.Data.AuthNewAmt.Cmp(most)
+		order, ok := o.Data.AuthNewAmt.Cmp(most)
 		return ok && order <= 0
+	}},
+}
+
+// batchFacts are a batch administration request and the batch that it names.
+type batchFacts struct {
+	asked *BatchAdminReqData
+	batch *Batch
+}
+
+func (f *batchFacts) does(op BatchOperation) bool {
+	return f.asked.BatchOperation != nil && *f.asked.BatchOperation == op
+}
+
+// served tells whether the gateway refuses none of the brands and BINs asked for with the given code.
+func (f *batchFacts) served(refused PCertCode) bool {
+	return !f.does(BatchOpen) || !slices.ContainsFunc(f.asked.BrandAndBINSeq, func(x BrandAndBIN) bool { return f.batch.Serves(x) == refused })
+}
+
+// batchRules are the conditions of a batch administration (SET §7.8).
+var batchRules = []rule[*batchFacts, BAStatus]{
+	{"a batch is opened once", BABatchAlreadyOpen, func(f *batchFacts) bool { return !f.does(BatchOpen) || f.batch.State != BatchIsOpen }},
+	{"a batch closed is not opened again", BABatchIDUnavailable, func(f *batchFacts) bool {
+		return !f.does(BatchOpen) || f.batch.State != BatchClosed
+	}},
+	{"the brands are served", BABrandNotSupported, func(f *batchFacts) bool { return f.served(PCertBrandNotSupported) }},
+	{"the BINs are served", BAUnknownBIN, func(f *batchFacts) bool { return f.served(PCertUnknownBIN) }},
+	{"the batch exists", BAUnknownBatchID, func(f *batchFacts) bool { return f.does(BatchOpen) || f.batch.State != BatchUnused }},
+	{"what is purged or closed is open", BAUnknownBatchID, func(f *batchFacts) bool {
+		return !f.does(BatchPurge) && !f.does(BatchClose) || f.batch.State == BatchIsOpen
+	}},
+	{"the brands purged are the batch's", BABrandBatchMismatch, func(f *batchFacts) bool {
+		return !f.does(BatchPurge) || !slices.ContainsFunc(f.asked.BrandAndBINSeq, func(x BrandAndBIN) bool { return !f.batch.covers(x.BrandID) })
+	}},
+	{"the totals of a batch to close agree", BATotalsOutOfBalance, func(f *batchFacts) bool {
+		if !f.does(BatchClose) || f.asked.BatchStatus == nil {
+			return true
+		}
+		theirs := f.asked.BatchStatus.BatchDetails
+		ours, ok := f.batch.Details(theirs.BatchTotals.TransactionTotalAmtDebit.Currency)
+		return ok && ours.balances(theirs)
+	}},
+	{"the page starts somewhere", BAUnknownStartingPoint, func(f *batchFacts) bool {
+		return f.does(BatchOpen) || f.asked.ReturnTransactionDetail == nil || f.batch.starts(f.asked.ReturnTransactionDetail.StartingPoint)
 	}},
 }

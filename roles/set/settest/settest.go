@@ -135,11 +135,16 @@ func (w *World) CA(t testing.TB, typ pki.Type) *set.Endpoint {
 	return e
 }
 
-// Merchant gives a merchant with the given number.
-func (w *World) Merchant(t testing.TB, id string) *set.Endpoint {
+// Merchant gives a merchant with the given number, who may not know card numbers.
+func (w *World) Merchant(t testing.TB, id string) *set.Endpoint { return w.merchant(t, id, false) }
+
+// TrustedMerchant gives a merchant whose certificate lets the acquirer tell it card numbers.
+func (w *World) TrustedMerchant(t testing.TB, id string) *set.Endpoint { return w.merchant(t, id, true) }
+
+func (w *World) merchant(t testing.TB, id string, trusted bool) *set.Endpoint {
 	t.Helper()
 	data := &pki.MerchantData{
-		MerchantID: id, AcquirerBIN: AcquirerBIN, Country: 756,
+		MerchantID: id, AcquirerBIN: AcquirerBIN, Country: 756, AuthFlag: trusted,
 		Names: []pki.MerchantNames{{Language: "en", Name: "Book Shop " + id, City: "Bern", CountryName: "Switzerland"}},
 	}
 	name := pki.Name{Country: "CH", Brand: w.Brand, Unit: "Acquirer", CommonName: "Book Shop " + id}
@@ -147,10 +152,22 @@ func (w *World) Merchant(t testing.TB, id string) *set.Endpoint {
 }
 
 // Gateway gives a payment gateway that requires cardholder certificates.
-func (w *World) Gateway(t testing.TB, id string) *set.Endpoint {
+func (w *World) Gateway(t testing.TB, id string) *set.Endpoint { return w.gateway(t, id, "Acquirer", true) }
+
+// OpenGateway gives a payment gateway that takes unsigned purchases too.
+func (w *World) OpenGateway(t testing.TB, id string) *set.Endpoint {
+	return w.gateway(t, id, "Acquirer", false)
+}
+
+// GatewayOf gives a payment gateway of another acquirer of the brand.
+func (w *World) GatewayOf(t testing.TB, acquirer, id string) *set.Endpoint {
+	return w.gateway(t, id, acquirer, true)
+}
+
+func (w *World) gateway(t testing.TB, id, acquirer string, cardCertRequired bool) *set.Endpoint {
 	t.Helper()
-	name := pki.Name{Country: "CH", Brand: w.Brand, Unit: "Acquirer", CommonName: id}
-	return w.both(t, pki.Template{Type: pki.Pgwy, Subject: name}, pki.PCA)
+	name := pki.Name{Country: "CH", Brand: w.Brand, Unit: acquirer, CommonName: id}
+	return w.both(t, pki.Template{Type: pki.Pgwy, Subject: name, CardCertRequired: cardCertRequired}, pki.PCA)
 }
 
 // both certifies a signature and a key-exchange key.
@@ -159,11 +176,12 @@ func (w *World) both(t testing.TB, template pki.Template, ca pki.Type) *set.Endp
 	e := w.Endpoint(t)
 	sign, exchange := ecKey(t), RSAKey(t)
 	e.SignKey, e.ExchangeKey, e.Chain = sign, exchange, w.Chain(ca)
-	template.Use, template.PublicKey = pki.Signature, sign.Public()
+	required := template.CardCertRequired
+	template.Use, template.PublicKey, template.CardCertRequired = pki.Signature, sign.Public(), false
 	e.SignCert = w.Issue(t, template)
 	template.Use, template.PublicKey = pki.KeyExchange, exchange.Public()
 	if template.Type == pki.Pgwy {
-		template.CardCertRequired, template.Tunneling = true, &pki.Tunneling{Supported: true}
+		template.CardCertRequired, template.Tunneling = required, &pki.Tunneling{Supported: true}
 	}
 	e.ExchangeCert = w.Issue(t, template)
 	return e
