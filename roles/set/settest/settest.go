@@ -139,7 +139,9 @@ func (w *World) CA(t testing.TB, typ pki.Type) *set.Endpoint {
 func (w *World) Merchant(t testing.TB, id string) *set.Endpoint { return w.merchant(t, id, false) }
 
 // TrustedMerchant gives a merchant whose certificate lets the acquirer tell it card numbers.
-func (w *World) TrustedMerchant(t testing.TB, id string) *set.Endpoint { return w.merchant(t, id, true) }
+func (w *World) TrustedMerchant(t testing.TB, id string) *set.Endpoint {
+	return w.merchant(t, id, true)
+}
 
 func (w *World) merchant(t testing.TB, id string, trusted bool) *set.Endpoint {
 	t.Helper()
@@ -152,7 +154,9 @@ func (w *World) merchant(t testing.TB, id string, trusted bool) *set.Endpoint {
 }
 
 // Gateway gives a payment gateway that requires cardholder certificates.
-func (w *World) Gateway(t testing.TB, id string) *set.Endpoint { return w.gateway(t, id, "Acquirer", true) }
+func (w *World) Gateway(t testing.TB, id string) *set.Endpoint {
+	return w.gateway(t, id, "Acquirer", true)
+}
 
 // OpenGateway gives a payment gateway that takes unsigned purchases too.
 func (w *World) OpenGateway(t testing.TB, id string) *set.Endpoint {
