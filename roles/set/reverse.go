@@ -171,6 +171,9 @@ func (e *Endpoint) OpenAuthRevReq(now time.Time, w *MessageWrapper) (*OpenedAuth
 	o.Of.MerchantExchange = o.MerchantExchange
 	if data.AuthReqData != nil {
 		o.Of.Data = *data.AuthReqData
+		if err := known(o.Of.Data.AuthReqItem.AuthReqPayload.Extensions); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.openReversed(now, w, o, &req.Baggage); err != nil {
 		o.Clear()
