@@ -167,31 +167,3 @@ func TestEncodeRefusesTooBig(t *testing.T) {
 		t.Errorf("encoded in %d octets", len(b))
 	}
 }
-
-func FuzzDecode(f *testing.F) {
-	files, err := filepath.Glob(filepath.Join(goldenDir, "*.der"))
-	if err != nil || len(files) == 0 {
-		f.Fatalf("golden messages: %d, %v", len(files), err)
-	}
-	for _, name := range files {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		w, err := set.Decode(b)
-		if err != nil {
-			var e *set.ProtocolError
-			if !errors.As(err, &e) {
-				t.Errorf("error %v has no code", err)
-			}
-			return
-		}
-		again, err := set.Encode(*w)
-		if err != nil || !bytes.Equal(again, b) {
-			t.Errorf("%x decodes, but encodes as %x, %v", b, again, err)
-		}
-	})
-}

@@ -1,7 +1,6 @@
 package set_test
 
 import (
-	"bytes"
 	"encoding/asn1"
 	"fmt"
 	"go/ast"
@@ -349,24 +348,4 @@ func onWire(st *ast.StructType) bool {
 		}
 	}
 	return false
-}
-
-func FuzzPlaintexts(f *testing.F) {
-	for i, v := range plaintexts {
-		b, err := der.Marshal(full().value(reflect.TypeOf(v), "").Interface())
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(byte(i), b)
-	}
-	f.Fuzz(func(t *testing.T, i byte, b []byte) {
-		v := reflect.New(reflect.TypeOf(plaintexts[int(i)%len(plaintexts)]))
-		if set.Unmarshal(b, v.Interface()) != nil {
-			return
-		}
-		again, err := der.Marshal(v.Interface())
-		if err != nil || !bytes.Equal(again, b) {
-			t.Errorf("%v: %x decodes, but encodes as %x, %v", v.Type(), b, again, err)
-		}
-	})
 }
