@@ -88,3 +88,33 @@ func TestRatio(t *testing.T) {
 		}
 	}
 }
+
+func TestAmountArithmetic(t *testing.T) {
+	t.Parallel()
+	most := set.Natural(math.MaxInt64)
+	for _, c := range []struct {
+		a, b   set.CurrencyAmount
+		sum    set.CurrencyAmount
+		sumOK  bool
+		rest   set.CurrencyAmount
+		restOK bool
+	}{
+		{usd(1050, -2), usd(25, -1), usd(1300, -2), true, usd(800, -2), true},
+		{usd(12, 0), usd(1, -2), usd(1201, -2), true, usd(1199, -2), true},
+		{usd(1, -2), usd(12, 0), usd(1201, -2), true, usd(0, 0), false},
+		{usd(5, 0), usd(500, -2), usd(1000, -2), true, usd(0, -2), true},
+		{usd(0, 5), usd(3, -2), usd(3, -2), true, usd(0, 0), false},
+		{usd(3, -2), usd(0, 5), usd(3, -2), true, usd(3, -2), true},
+		{usd(most, 0), usd(1, 0), usd(0, 0), false, usd(most-1, 0), true},
+		{usd(1, 19), usd(1, 0), usd(0, 0), false, usd(0, 0), false},
+		{usd(1, math.MaxInt64), usd(1, math.MinInt64), usd(0, 0), false, usd(0, 0), false},
+		{usd(1, 0), set.CurrencyAmount{Currency: 978, Amount: 1}, usd(0, 0), false, usd(0, 0), false},
+	} {
+		if got, ok := c.a.Plus(c.b); ok != c.sumOK || ok && got != c.sum {
+			t.Errorf("%v + %v = %v, %v, want %v, %v", c.a, c.b, got, ok, c.sum, c.sumOK)
+		}
+		if got, ok := c.a.Minus(c.b); ok != c.restOK || ok && !got.Equal(c.rest) {
+			t.Errorf("%v - %v = %v, %v, want %v, %v", c.a, c.b, got, ok, c.rest, c.restOK)
+		}
+	}
+}

@@ -633,6 +633,51 @@ func TestGatewayCertificates(t *testing.T) {
 	}
 }
 
+// A merchant learns from a gateway which certificates are revoked, though it be the gateway's own; and it
+// learns nothing that the brand has not signed.
+func TestGatewayRevoked(t *testing.T) {
+	t.Parallel()
+	tr := newTrade(t)
+	r := &set.GatewayCertRequest{RRPID: set.NewRRPID(), Brands: []set.BrandAndBIN{{BrandID: settest.Brand}}}
+	o := received(t, tr.gateway, tr.Now, must[[]byte](t)(tr.merchant.PCertReq(tr.Now, r)), set.PCertReqType, tr.gateway.OpenPCertReq)
+	stolen := tr.Gateway(t, "G-0002")
+	answer := func(lists *settest.World, gateway *set.Endpoint, revoked ...*pki.Certificate) []byte {
+		bci, crl := lists.Revoke(t, revoked...)
+		informed := *gateway
+		var err error
+		verifier := must[*pki.Verifier](t)(pki.NewVerifier([]*pki.Certificate{lists.Root}, pki.Options{}))
+		if informed.Verifier, err = verifier.Update(bci, []*pki.CRL{crl}, lists.Chain(pki.PCA), tr.Now); err != nil {
+			t.Fatal(err)
+		}
+		return must[[]byte](t)(informed.PCertRes(tr.Now, o, []set.GatewayCert{{Certificate: gateway.ExchangeCert}}))
+	}
+	got := must[*set.GatewayCerts](t)(tr.merchant.OpenPCertRes(tr.Now, r, answer(tr.World, tr.gateway, stolen.SignCert)))
+	if _, err := got.Verifier.Verify(stolen.SignCert, stolen.Chain, tr.Now); err == nil {
+		t.Error("the revoked certificate is valid to who has learnt of it")
+	}
+	if _, err := tr.merchant.Verifier.Verify(stolen.SignCert, stolen.Chain, tr.Now); err != nil {
+		t.Errorf("the endpoint's own verifier has changed: %v", err)
+	}
+	for what, revoked := range map[string]*pki.Certificate{"that signs": tr.gateway.SignCert, "that it hands out": tr.gateway.ExchangeCert} {
+		if _, err := tr.merchant.OpenPCertRes(tr.Now, r, answer(tr.World, tr.gateway, revoked)); code(err) != set.RevokedCertificate {
+			t.Errorf("the certificate %s is revoked: %v", what, err)
+		}
+	}
+	if _, err := tr.merchant.OpenPCertRes(tr.Now, r, answer(settest.NewWorld(t), tr.gateway)); code(err) != set.InvalidCertificate {
+		t.Errorf("lists of another hierarchy: %v", err)
+	}
+	// What the merchant has is not sent again.
+	bci, crl := tr.Revoke(t)
+	thumbs := pki.NewThumbs(nil, []*pki.CRL{crl}, []*pki.BrandCRLIdentifier{bci})
+	o.Data.MThumbs = &thumbs
+	informed := *tr.gateway
+	informed.Verifier = must[*pki.Verifier](t)(tr.gateway.Verifier.Update(bci, []*pki.CRL{crl}, tr.Chain(pki.PCA), tr.Now))
+	res := must[[]byte](t)(informed.PCertRes(tr.Now, o, []set.GatewayCert{{Certificate: tr.gateway.ExchangeCert}}))
+	if bytes.Contains(res, bci.Raw) || bytes.Contains(res, crl.X509.Raw) {
+		t.Error("lists that the merchant has are sent again")
+	}
+}
+
 func TestBatchAdministration(t *testing.T) {
 	t.Parallel()
 	tr := newTrade(t)

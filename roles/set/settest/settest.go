@@ -94,6 +94,28 @@ func (w *World) issue(t testing.TB, template pki.Template, issuer *pki.Certifica
 	return cert
 }
 
+// Revoke gives the brand's current list of lists, and the payment CA's list, which revokes the gateways'
+// certificates given.
+func (w *World) Revoke(t testing.TB, certs ...*pki.Certificate) (*pki.BrandCRLIdentifier, *pki.CRL) {
+	t.Helper()
+	template := pki.CRLTemplate{Number: 1, ThisUpdate: w.Now.Add(-time.Minute), NextUpdate: w.Now.Add(24 * time.Hour)}
+	for _, c := range certs {
+		template.Revoked = append(template.Revoked, pki.Revocation{Serial: c.X509.SerialNumber, At: w.Now.Add(-time.Minute)})
+	}
+	ca := w.cas[pki.PCA]
+	list, err := pki.IssueCRL(rand.Reader, template, ca.cert, ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bci, err := pki.IssueBCI(rand.Reader, pki.BCITemplate{
+		Sequence: 1, Validity: pki.Period{NotBefore: w.Now.Add(-time.Minute), NotAfter: w.Now.Add(24 * time.Hour)}, CRLs: []*pki.CRL{list},
+	}, w.brand, w.brandKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bci, list
+}
+
 // Issue certifies under the end-entity CA that is responsible for the template's type.
 func (w *World) Issue(t testing.TB, template pki.Template) *pki.Certificate {
 	t.Helper()
