@@ -219,7 +219,8 @@ func (e *Endpoint) AuthRes(now time.Time, o *OpenedAuthReq, a Authorization) ([]
 		res.EncBX = &x
 	} else {
 		var b EncB[AuthResBaggage]
-		b, err = encB(e, typesAuthRes, data, ContentAuthResBaggage, baggage, o.MerchantExchange)
+		data.BrandCRLIdentifier = e.brandCRLIdentifier(o.Data.MThumbs)
+		b, err = encB(e, typesAuthRes, data, ContentAuthResBaggage, baggage, e.crls(o.Data.MThumbs), o.MerchantExchange)
 		res.EncB = &b
 	}
 	if err != nil {

@@ -61,7 +61,7 @@ func (s *Sale) AuthReq(e *Endpoint, now time.Time, r AuthorizationRequest) ([]by
 	if err != nil {
 		return nil, err
 	}
-	enc, err := encB(e, typesAuthReq, *data, ContentPI, *pi, gateway)
+	enc, err := encB(e, typesAuthReq, *data, ContentPI, *pi, nil, gateway)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (s *Sale) authReqData(e *Endpoint, now time.Time, r AuthorizationRequest) (
 				MarketSpecAuthData: r.MarketSpecAuthData, MerchData: r.MerchData, Extensions: r.Extensions,
 			},
 		},
-		CaptureNow: r.CaptureNow, SaleDetail: r.SaleDetail,
+		MThumbs: e.thumbs(), CaptureNow: r.CaptureNow, SaleDetail: r.SaleDetail,
 	}
 	if r.AuthToken != nil {
 		return data, nil

@@ -38,7 +38,7 @@ func (e *Endpoint) BatchAdminReq(now time.Time, r *BatchRequest) ([]byte, error)
 	ci, err := enc(e, typesBatchAdminReq, BatchAdminReqData{
 		BatchAdminRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), BatchID: r.BatchID, BrandAndBINSeq: r.Brands, BatchOperation: r.Operation,
 		ReturnBatchSummaryInd: r.Summary, ReturnTransactionDetail: r.Detail, BatchStatus: r.Status, TransDetails: r.Details,
-	}, gateway)
+	}, nil, gateway)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (e *Endpoint) OpenBatchAdminReq(now time.Time, w *MessageWrapper) (*OpenedB
 // BatchAdminRes answers a batch administration request. The tags are copied from it.
 func (e *Endpoint) BatchAdminRes(now time.Time, o *OpenedBatchAdminReq, data BatchAdminResData) ([]byte, error) {
 	data.BatchAdminTags = o.Data.BatchAdminRRTags
-	ci, err := enc(e, typesBatchAdminRes, data, o.MerchantExchange)
+	ci, err := enc(e, typesBatchAdminRes, data, nil, o.MerchantExchange)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ type Capture struct {
 
 // CapReq makes the request to capture (SET §7.7).
 func (e *Endpoint) CapReq(now time.Time, r *CaptureRequest) ([]byte, error) {
-	data := CapReqData{CapRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs)}
+	data := CapReqData{CapRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), MThumbs: e.thumbs()}
 	var tokens CapTokenSeq
 	for _, c := range r.Items {
 		token, err := parseCapToken(c.CapToken)
@@ -74,7 +74,7 @@ func sealTokens[T any](e *Endpoint, types, typesX cms.SignedEncrypted, data T, t
 		return nil, nil, err
 	}
 	if account == nil {
-		encB, err := encB(e, types, data, ContentCapTokenSeq, tokens, gateway)
+		encB, err := encB(e, types, data, ContentCapTokenSeq, tokens, nil, gateway)
 		return &encB, nil, err
 	}
 	if len(tokens) != 1 {
@@ -231,12 +231,13 @@ func (e *Endpoint) CapRes(now time.Time, o *OpenedCapReq, payloads []CapResPaylo
 	if len(payloads) != len(o.Items) {
 		return nil, fmt.Errorf("%d results for %d captures", len(payloads), len(o.Items))
 	}
-	data := CapResData{CapRRTags: o.Data.CapRRTags, BatchStatusSeq: batches}
+	thumbs := o.Data.MThumbs
+	data := CapResData{CapRRTags: o.Data.CapRRTags, BrandCRLIdentifier: e.brandCRLIdentifier(thumbs), BatchStatusSeq: batches}
 	for i, p := range payloads {
 		item := o.Items[i].Item
 		data.CapResItemSeq = append(data.CapResItemSeq, CapResItem{TransIDs: item.TransIDs, AuthRRPID: item.AuthRRPID, CapResPayload: p})
 	}
-	ci, err := enc(e, typesCapRes, data, o.MerchantExchange)
+	ci, err := enc(e, typesCapRes, data, e.crls(thumbs), o.MerchantExchange)
 	if err != nil {
 		return nil, err
 	}

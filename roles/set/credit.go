@@ -89,7 +89,7 @@ func (a *Adjusted) asked() CurrencyAmount {
 
 // AdjustmentReq makes CapRevReq, CredReq or CredRevReq (SET §7.7).
 func (e *Endpoint) AdjustmentReq(now time.Time, r *AdjustmentRequest) ([]byte, error) {
-	data := CapRevOrCredReqData{CapRevOrCredRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs)}
+	data := CapRevOrCredReqData{CapRevOrCredRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), MThumbs: e.thumbs()}
 	var tokens CapTokenSeq
 	for _, a := range r.Items {
 		token, err := parseCapToken(a.CapToken)
@@ -234,14 +234,15 @@ func (e *Endpoint) AdjustmentRes(now time.Time, o *OpenedAdjustment, payloads []
 	if len(payloads) != len(o.Items) {
 		return nil, fmt.Errorf("%d results for %d items", len(payloads), len(o.Items))
 	}
-	data := CapRevOrCredResData{CapRevOrCredRRTags: o.Data.CapRevOrCredRRTags, BatchStatusSeq: batches}
+	thumbs := o.Data.MThumbs
+	data := CapRevOrCredResData{CapRevOrCredRRTags: o.Data.CapRevOrCredRRTags, BrandCRLIdentifier: e.brandCRLIdentifier(thumbs), BatchStatusSeq: batches}
 	for i, p := range payloads {
 		item := o.Items[i].Item
 		data.CapRevOrCredResItemSeq = append(data.CapRevOrCredResItemSeq, CapRevOrCredResItem{
 			TransIDs: item.TransIDs, AuthRRPID: item.AuthRRPID, CapRevOrCredResPayload: p,
 		})
 	}
-	ci, err := enc(e, adjustments[o.Adjustment].typesBack, data, o.MerchantExchange)
+	ci, err := enc(e, adjustments[o.Adjustment].typesBack, data, e.crls(thumbs), o.MerchantExchange)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,9 @@ type Endpoint struct {
 	Verifier     *pki.Verifier
 	Software     SWIdent
 	Window       time.Duration // 0 means DefaultWindow
+
+	// Learnt, if there is one, is told the verifier that knows the revocation lists of an answer too.
+	Learnt func(*pki.Verifier)
 }
 
 func random[T ~[20]byte]() T {
@@ -363,12 +366,17 @@ func opened[T any](e *Endpoint, now time.Time, ci cms.ContentInfo, contentType a
 }
 
 func openedSigned[T any](e *Endpoint, now time.Time, sd *cms.SignedData, want ...pki.Type) (v T, cert *pki.Certificate, certs []*pki.Certificate, err error) {
-	if cert, err = e.signer(now, sd, nil, want...); err != nil {
-		return v, nil, nil, err
-	}
 	if err = decode(sd.Content, &v); err != nil {
 		return v, nil, nil, err
 	}
+	own, err := e.informed(now, &v, sd)
+	if err != nil {
+		return v, nil, nil, err
+	}
+	if cert, err = own.signer(now, sd, nil, want...); err != nil {
+		return v, nil, nil, err
+	}
+	e.tell(own)
 	certs, err = parseCertificates(sd.Certificates)
 	return v, cert, certs, err
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/roles/set/cms"
-	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/set/pki"
 )
 
@@ -36,9 +35,6 @@ func (e *Endpoint) PCertReq(now time.Time, r *GatewayCertRequest) ([]byte, error
 type GatewayCerts struct {
 	Items []GatewayCert      // in the order of the request
 	Above []*pki.Certificate // what came along: among it the CA certificates above these
-
-	// Verifier knows the revocation lists that came, too. It is the endpoint's own when none did.
-	Verifier *pki.Verifier
 }
 
 // GatewayCert is the answer for one brand and BIN.
@@ -67,9 +63,8 @@ func (e *Endpoint) OpenPCertRes(now time.Time, r *GatewayCertRequest, b []byte, 
 	if err != nil {
 		return nil, err
 	}
-	// The lists are signed by themselves, and may be needed to verify who signed this.
-	own := *e
-	if own.Verifier, err = e.informed(now, sd.CRLs, data.BrandCRLIdentifierSeq, slices.Concat(certs, held)); err != nil {
+	own, err := e.informed(now, &data, sd, held...)
+	if err != nil {
 		return nil, err
 	}
 	signer, err := own.signer(now, sd, held, pki.Pgwy)
@@ -82,7 +77,8 @@ func (e *Endpoint) OpenPCertRes(now time.Time, r *GatewayCertRequest, b []byte, 
 	if err := errors.Join(e.checkTags(data.PCertTags, r.RRPID), known(data.Extensions)); err != nil {
 		return nil, err
 	}
-	out := &GatewayCerts{Above: certs, Verifier: own.Verifier}
+	e.tell(own)
+	out := &GatewayCerts{Above: certs}
 	if len(data.PCertResItemSeq) != len(r.Brands) {
 		return nil, differs("%d certificates for %d brands", len(data.PCertResItemSeq), len(r.Brands))
 	}
@@ -119,37 +115,6 @@ func (e *Endpoint) gatewayCert(now time.Time, item PCertResItem, brand BrandID, 
 		return nil, &ProtocolError{Code: InvalidCertificate, Thumb: item.CertThumb, Err: errors.New("the certificate is another gateway's")}
 	}
 	return cert, nil
-}
-
-// informed gives the verifier that knows the revocation lists of a message too.
-func (e *Endpoint) informed(now time.Time, rawCRLs [][]byte, rawBCIs []der.Raw, certs []*pki.Certificate) (*pki.Verifier, error) {
-	bad := func(err error) (*pki.Verifier, error) { return nil, &ProtocolError{Code: InvalidCertificate, Err: err} }
-	var crls []*pki.CRL
-	for _, raw := range rawCRLs {
-		l, err := pki.ParseCRL(raw)
-		if err != nil {
-			return bad(err)
-		}
-		crls = append(crls, l)
-	}
-	v := e.Verifier
-	for _, raw := range rawBCIs {
-		bci, err := pki.ParseBCI(raw)
-		if err != nil {
-			return bad(err)
-		}
-		if v, err = v.Update(bci, crls, slices.Concat(certs, e.Chain), now); err != nil {
-			return bad(err)
-		}
-	}
-	if len(rawBCIs) > 0 || len(crls) == 0 {
-		return v, nil
-	}
-	v, err := v.Update(nil, crls, slices.Concat(certs, e.Chain), now)
-	if err != nil {
-		return bad(err)
-	}
-	return v, nil
 }
 
 // OpenedPCertReq is a request for certificates whose signature verifies.

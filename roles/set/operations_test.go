@@ -651,8 +651,10 @@ func TestGatewayRevoked(t *testing.T) {
 		}
 		return must[[]byte](t)(informed.PCertRes(tr.Now, o, []set.GatewayCert{{Certificate: gateway.ExchangeCert}}))
 	}
-	got := must[*set.GatewayCerts](t)(tr.merchant.OpenPCertRes(tr.Now, r, answer(tr.World, tr.gateway, stolen.SignCert)))
-	if _, err := got.Verifier.Verify(stolen.SignCert, stolen.Chain, tr.Now); err == nil {
+	var learnt *pki.Verifier
+	tr.merchant.Learnt = func(v *pki.Verifier) { learnt = v }
+	must[*set.GatewayCerts](t)(tr.merchant.OpenPCertRes(tr.Now, r, answer(tr.World, tr.gateway, stolen.SignCert)))
+	if _, err := learnt.Verify(stolen.SignCert, stolen.Chain, tr.Now); err == nil {
 		t.Error("the revoked certificate is valid to who has learnt of it")
 	}
 	if _, err := tr.merchant.Verifier.Verify(stolen.SignCert, stolen.Chain, tr.Now); err != nil {
@@ -675,6 +677,65 @@ func TestGatewayRevoked(t *testing.T) {
 	res := must[[]byte](t)(informed.PCertRes(tr.Now, o, []set.GatewayCert{{Certificate: tr.gateway.ExchangeCert}}))
 	if bytes.Contains(res, bci.Raw) || bytes.Contains(res, crl.X509.Raw) {
 		t.Error("lists that the merchant has are sent again")
+	}
+}
+
+// Revocation lists come with the answers to whoever has not shown that it knows them, and the certificates
+// of the answer itself are held against them.
+func TestListsTravel(t *testing.T) {
+	t.Parallel()
+	tr := newTrade(t)
+	stolen := tr.Gateway(t, "G-0002")
+	bci, crl := tr.Revoke(t, stolen.SignCert, stolen.ExchangeCert)
+	know := func(e *set.Endpoint) {
+		t.Helper()
+		e.Verifier = must[*pki.Verifier](t)(e.Verifier.Update(bci, []*pki.CRL{crl}, tr.Chain(pki.PCA), tr.Now))
+	}
+	learns := func(who string, e *set.Endpoint, exchange func() []byte) {
+		t.Helper()
+		ignorant, times := e.Verifier, 0
+		e.Learnt = func(v *pki.Verifier) { e.Verifier = v; times++ }
+		if b := exchange(); times != 1 {
+			t.Errorf("%s: told %d times of the lists in %d octets", who, times, len(b))
+		}
+		if _, err := e.Verifier.Verify(stolen.SignCert, stolen.Chain, tr.Now); err == nil {
+			t.Errorf("%s: does not know what is revoked", who)
+		}
+		if exchange(); times != 1 {
+			t.Errorf("%s: the lists are sent again", who)
+		}
+		e.Verifier, e.Learnt = ignorant, nil
+	}
+	know(tr.merchant)
+	learns("cardholder, by PInitRes", tr.card.Endpoint, func() []byte { tr.initiate(t); return tr.wire[len(tr.wire)-1] })
+	if err := tr.take(tr.request(t)); err != nil {
+		t.Fatal(err)
+	}
+	know(tr.gateway)
+	tr.merchant.Verifier = tr.Endpoint(t).Verifier
+	auth := authorization()
+	auth.Amount = usd(10, 0)
+	learns("merchant, by AuthRes", tr.merchant, func() []byte { tr.approve(t, auth, set.Authorization{}); return tr.wire[len(tr.wire)-1] })
+	for name, op := range operations(t, tr) {
+		if name == "PCert" || name == "BatchAdmin" {
+			continue // which has its own test, and which brings no lists
+		}
+		learns("merchant, by "+name, tr.merchant, func() []byte {
+			b := op.answer(t, tr, tr.gateway, op.request(t, tr, tr.merchant), func(*set.RRTags, *set.TransIDs, *set.RRPID) {})
+			if err := op.accept(tr, b); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			return b
+		})
+	}
+	// A merchant who knows better than the cardholder cannot offer the stolen key.
+	w := must[*set.MessageWrapper](t)(tr.merchant.Receive(tr.Now, must[[]byte](t)(tr.purchase.InitReq(tr.card.Endpoint, tr.Now)), set.PInitReqType))
+	init := must[*set.PInitReq](t)(w.OpenPInitReq())
+	know(tr.merchant)
+	res := must[[]byte](t)(tr.sale.InitRes(tr.merchant, tr.Now, init, stolen.ExchangeCert, stolen.Chain))
+	know(tr.card.Endpoint)
+	if _, err := tr.purchase.OpenInitRes(tr.card.Endpoint, tr.Now, res); code(err) != set.RevokedCertificate {
+		t.Errorf("a stolen gateway key is offered: %v", err)
 	}
 }
 

@@ -23,7 +23,8 @@ type Purchase struct {
 	BIN          BIN
 	TransIDs     TransIDs // complete once PInitRes has come, or Start has been called
 	InitRRPID    RRPID
-	RRPID        RRPID // of PReq
+	Thumbs       *Thumbs // of the lists that PInitReq said are known
+	RRPID        RRPID   // of PReq
 	ChallC       Challenge
 	ChallM       *Challenge // nil without a PInit pair
 	ODSalt       Nonce
@@ -77,10 +78,11 @@ func NewPurchase(m *Initiation, brand BrandID, bin BIN, language Language) (*Pur
 
 // InitReq makes PInitReq.
 func (p *Purchase) InitReq(e *Endpoint, now time.Time) ([]byte, error) {
+	p.Thumbs = e.thumbs()
 	ids := &MessageIDs{LIDC: p.TransIDs.LIDC, LIDM: p.TransIDs.LIDM}
 	return e.wrap(now, ids, &p.InitRRPID, Message{PInitReq: &PInitReq{
 		RRPID: p.InitRRPID, Language: p.TransIDs.Language, LIDC: p.TransIDs.LIDC, LIDM: p.TransIDs.LIDM,
-		ChallC: p.ChallC, BrandID: p.BrandID, BIN: p.BIN,
+		ChallC: p.ChallC, BrandID: p.BrandID, BIN: p.BIN, Thumbs: p.Thumbs,
 	}})
 }
 
@@ -94,6 +96,10 @@ func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte) (*Offer, er
 	if err != nil {
 		return nil, err
 	}
+	same, err := sameThumbs(data.Thumbs, p.Thumbs)
+	if err != nil {
+		return nil, err
+	}
 	t := &data.TransIDs
 	switch {
 	case data.RRPID != p.InitRRPID:
@@ -102,7 +108,7 @@ func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte) (*Offer, er
 		return nil, &ProtocolError{Code: UnknownLID}
 	case data.ChallC != p.ChallC:
 		return nil, &ProtocolError{Code: ChallengeMismatch}
-	case data.Thumbs != nil:
+	case !same:
 		return nil, &ProtocolError{Code: ThumbsMismatch}
 	}
 	if err := errors.Join(w.checkIDs(*t), known(data.Extensions)); err != nil {

@@ -46,12 +46,13 @@ func (s *Sale) AuthRevReq(e *Endpoint, now time.Time, r ReversalRequest) ([]byte
 		}
 	}
 	data := AuthRevReqData{
-		AuthRevTags: AuthRevTags{AuthRevRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), AuthRetNum: r.AuthRetNum}, AuthNewAmt: r.NewAmount,
+		AuthRevTags: AuthRevTags{AuthRevRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), AuthRetNum: r.AuthRetNum},
+		MThumbs:     e.thumbs(), AuthNewAmt: r.NewAmount,
 	}
 	if data.AuthReqData, err = s.authReqData(e, now, r.Of); err != nil {
 		return nil, err
 	}
-	enc, err := encB(e, typesAuthRevReq, data, ContentAuthRevReqBaggage, baggage, gateway)
+	enc, err := encB(e, typesAuthRevReq, data, ContentAuthRevReqBaggage, baggage, nil, gateway)
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +225,8 @@ type Reversal struct {
 func (e *Endpoint) AuthRevRes(now time.Time, o *OpenedAuthRevReq, r Reversal) ([]byte, error) {
 	data := AuthRevResData{
 		AuthRevCode: r.Code, AuthRevTags: o.Data.AuthRevTags, AuthNewAmt: r.Amount,
-		AuthResDataNew: AuthResDataNew{TransIDs: o.TransIDs(), AuthResPayloadNew: r.New},
+		BrandCRLIdentifier: e.brandCRLIdentifier(o.Data.MThumbs),
+		AuthResDataNew:     AuthResDataNew{TransIDs: o.TransIDs(), AuthResPayloadNew: r.New},
 	}
 	baggage, err := e.authRevResBaggage(o, r)
 	if err != nil {
@@ -233,11 +235,11 @@ func (e *Endpoint) AuthRevRes(now time.Time, o *OpenedAuthRevReq, r Reversal) ([
 	res := new(AuthRevRes)
 	if baggage.CapTokenNew == nil && baggage.AuthTokenNew == nil {
 		var ci cms.ContentInfo
-		ci, err = enc(e, typesAuthRevRes, data, o.MerchantExchange)
+		ci, err = enc(e, typesAuthRevRes, data, e.crls(o.Data.MThumbs), o.MerchantExchange)
 		res.Enc = &ci
 	} else {
 		var b EncB[AuthRevResBaggage]
-		b, err = encB(e, typesAuthRevResB, data, ContentAuthRevResBaggage, baggage, o.MerchantExchange)
+		b, err = encB(e, typesAuthRevResB, data, ContentAuthRevResBaggage, baggage, e.crls(o.Data.MThumbs), o.MerchantExchange)
 		res.EncB = &b
 	}
 	if err != nil {

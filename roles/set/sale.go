@@ -66,10 +66,12 @@ func (s *Sale) InitRes(e *Endpoint, now time.Time, req *PInitReq, gateway *pki.C
 	challM := NewChallenge()
 	s.ChallC, s.ChallM, s.BrandID, s.BIN = req.ChallC, &challM, req.BrandID, req.BIN
 	s.GatewayCert = gateway.X509.Raw
-	ci, err := e.sign(ContentPInitResData, PInitResData{
+	data := PInitResData{
 		TransIDs: s.TransIDs, RRPID: req.RRPID, ChallC: s.ChallC, ChallM: challM,
-		PEThumb: gateway.CertThumb(), Thumbs: req.Thumbs,
-	}, req.Thumbs, append([]*pki.Certificate{gateway}, above...)...)
+		BrandCRLIdentifier: e.brandCRLIdentifier(req.Thumbs), PEThumb: gateway.CertThumb(), Thumbs: req.Thumbs,
+	}
+	certs := e.ownCertificates(req.Thumbs, append([]*pki.Certificate{gateway}, above...)...)
+	ci, err := cms.Sign(ContentPInitResData, data, certs, e.crls(req.Thumbs), e.cmsSigner())
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 // enc is Enc(s, r, t). The recipient needs the sender's key-exchange certificate to answer.
-func enc[T any](e *Endpoint, types cms.SignedEncrypted, t T, to *pki.Certificate) (cms.ContentInfo, error) {
-	return cms.Enc(types, t, e.ownCertificates(nil, e.ExchangeCert), nil, e.cmsSigner(), to.X509)
+func enc[T any](e *Endpoint, types cms.SignedEncrypted, t T, crls [][]byte, to *pki.Certificate) (cms.ContentInfo, error) {
+	return cms.Enc(types, t, e.ownCertificates(nil, e.ExchangeCert), crls, e.cmsSigner(), to.X509)
 }
 
 // openEnc undoes enc and checks everything about it that does not depend on T.
@@ -27,12 +27,12 @@ func openEnc[T any](e *Endpoint, now time.Time, types cms.SignedEncrypted, ci cm
 }
 
 // encB is EncB(s, r, t, b): t is linked to the baggage b, signed and encrypted; b travels beside it.
-func encB[T, B any](e *Endpoint, types cms.SignedEncrypted, t T, baggageType asn1.ObjectIdentifier, b B, to *pki.Certificate) (EncB[B], error) {
+func encB[T, B any](e *Endpoint, types cms.SignedEncrypted, t T, baggageType asn1.ObjectIdentifier, b B, crls [][]byte, to *pki.Certificate) (EncB[B], error) {
 	dd, err := cms.DD(baggageType, b)
 	if err != nil {
 		return EncB[B]{}, err
 	}
-	ci, err := enc(e, types, cms.Linked[T]{Value: t, DD: dd}, to)
+	ci, err := enc(e, types, cms.Linked[T]{Value: t, DD: dd}, crls, to)
 	return EncB[B]{Enc: ci, Baggage: b}, err
 }
 
@@ -45,7 +45,8 @@ func openEncB[T, B any](e *Endpoint, now time.Time, types cms.SignedEncrypted, b
 	return linked.Value, signer, certs, protocol(linked.DD.Check(baggageType, b.Baggage))
 }
 
-// encBX is EncBX(s, r, t, b, p): encB with an account in the RSA block. The signature covers it too.
+// encBX is EncBX(s, r, t, b, p): encB with an account in the RSA block. The signature covers it too. A
+// detached signature has no lists beside it.
 func encBX[T, B any](e *Endpoint, types cms.SignedEncrypted, t T, baggageType asn1.ObjectIdentifier, b B, p PANToken, to *pki.Certificate) (EncBX[B], error) {
 	dd, err := cms.DD(baggageType, b)
 	if err != nil {
