@@ -123,7 +123,7 @@ func TestPositionsKeepMoney(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
-	for range 2000 {
+	for range 1000 {
 		var p set.Position
 		for range 30 {
 			step, amount := allSteps[r.IntN(len(allSteps))], usd(set.Natural(r.IntN(8)), int64(r.IntN(2)))
@@ -133,7 +133,7 @@ func TestPositionsKeepMoney(t *testing.T) {
 				if e.CapCode() == set.CapSuccess || e.AuthRevCode() == set.AuthRevApproved || e.CapRevOrCredCode() == set.CapRevOrCredSuccess {
 					t.Fatalf("seed %d: %v has a code of success", seed, err)
 				}
-				if !cmp.Equal(p, next, exact) {
+				if p != next {
 					t.Fatalf("seed %d: a refused step changes %+v to %+v", seed, p, next)
 				}
 				continue
