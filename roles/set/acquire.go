@@ -37,8 +37,8 @@ type OpenedAuthReq struct {
 func (o *OpenedAuthReq) Clear() { o.PANData.Clear() }
 
 // OpenAuthReq opens AuthReq and makes every check of the gateway that needs no record of earlier
-// transactions (SET §7.4, steps 1 to 8). Whether the gateway does sales, and whether these payment
-// instructions or this token were used before, is for its caller to know.
+// transactions (SET §7.4, steps 1 to 8). Whether the gateway does sales, and where the purchase stands by its
+// records, is for its caller to know: see Continues.
 func (e *Endpoint) OpenAuthReq(now time.Time, w *MessageWrapper) (*OpenedAuthReq, error) {
 	req := EncB[PI](*w.Message.AuthReq)
 	data, merchant, certs, err := openEncB[AuthReqData](e, now, typesAuthReq, req, ContentPI, pki.Mer)

@@ -292,6 +292,26 @@ func TestAnswersOfOtherAmounts(t *testing.T) {
 	}
 }
 
+// An authorization counts for the purchase that it names.
+func TestAuthResOfAnotherPurchase(t *testing.T) {
+	t.Parallel()
+	tr := taken(t)
+	r := authorization()
+	approve := set.Authorization{Code: set.AuthApproved, Amount: price, ApprovalCode: "A12345"}
+	for want, change := range map[set.ErrorCode]func(*set.TransIDs){
+		0:              func(*set.TransIDs) {},
+		set.UnknownXID: func(ids *set.TransIDs) { ids.XID = set.NewXID() },
+		set.UnknownLID: func(ids *set.TransIDs) { ids.LIDM = set.NewLocalID() },
+	} {
+		o := must[*set.OpenedAuthReq](t)(tr.acquire(tr.authorize(t, r)))
+		change(&o.Data.AuthReqItem.AuthTags.TransIDs)
+		res := must[[]byte](t)(tr.gateway.AuthRes(tr.Now, o, approve))
+		if _, err := tr.sale.OpenAuthRes(tr.merchant, tr.Now, r, res); code(err) != want || (err == nil) != (want == 0) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+}
+
 // What travels beside a signature is held to it by its digest, and there is one token for each item.
 func TestBaggageOfAnother(t *testing.T) {
 	t.Parallel()

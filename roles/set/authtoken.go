@@ -47,6 +47,14 @@ func (o *OpenedAuthReq) terms() terms {
 	}
 }
 
+// Continues tells whether the request goes on where the gateway's records say that the purchase stands: after
+// so many authorizations, of this sum, that were not taken back. A merchant can come to hold more than one
+// token of a purchase, by a reversal for one; each is genuine, and only what continues may be used.
+func (o *OpenedAuthReq) Continues(made int, sum CurrencyAmount) bool {
+	t := o.terms()
+	return t.made == int64(made) && (made == 0 || t.sum.Equal(sum))
+}
+
 // moreMayFollow tells whether the merchant needs a token for a next authorization, and may have one.
 func (o *OpenedAuthReq) moreMayFollow() bool {
 	t := o.terms()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -34,6 +35,38 @@ func TestInitiationRoundTrip(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestInitiationOfRepeatedPayment(t *testing.T) {
+	for name, c := range map[string]struct {
+		terms *set.InstallRecurData
+		ok    bool
+	}{
+		"instalments":      {set.Instalments(5), true},
+		"recurring":        {set.RecurringPayments(28, time.Date(2031, 12, 31, 10, 0, 0, 0, time.UTC)), true},
+		"one instalment":   {set.Instalments(1), false},
+		"every 301 days":   {set.RecurringPayments(301, time.Date(2031, 12, 31, 0, 0, 0, 0, time.UTC)), false},
+		"an hour of a day": {&set.InstallRecurData{InstallRecurInd: set.InstallRecurInd{Recurring: &set.Recurring{RecurringFrequency: 1, RecurringExpiry: time.Unix(0, 0)}}}, false},
+		"of either kind":   {&set.InstallRecurData{}, false},
+	} {
+		m := initiation()
+		m.InstallRecur = c.terms
+		b, err := m.Encode()
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil {
+			continue
+		}
+		if got := must[*set.Initiation](t)(set.ParseInitiation(b)); !cmp.Equal(got.InstallRecur, c.terms) {
+			t.Errorf("%s: read as %+v", name, got.InstallRecur)
+		}
+		// The cardholder is asked before it is agreed.
+		p := must[*set.Purchase](t)(set.NewPurchase(m, m.Brands[0], "411111", "en"))
+		if p.InstallRecurData != nil {
+			t.Errorf("%s: agreed without a word", name)
+		}
 	}
 }
 

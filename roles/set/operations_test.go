@@ -100,6 +100,9 @@ func TestSplitShipment(t *testing.T) {
 	if *o.Token.RecurringCount != 2 || !o.Token.TotalAuthAmount.Equal(usd(3200, -2)) {
 		t.Errorf("after two authorizations: %v of %v", *o.Token.RecurringCount, o.Token.TotalAuthAmount)
 	}
+	if !o.Continues(2, usd(32, 0)) || o.Continues(1, usd(32, 0)) || o.Continues(3, usd(32, 0)) || o.Continues(2, usd(33, 0)) {
+		t.Error("the token does not say where the purchase stands")
+	}
 	if last := tr.approve(t, r, set.Authorization{}); last.AuthToken != nil {
 		t.Error("a token after the last shipment")
 	}
@@ -499,6 +502,9 @@ func TestAuthorizationReversal(t *testing.T) {
 		o := tr.reverse(t, rev)
 		if o.Code != set.AuthRevApproved || o.RRPID != r.RRPID || o.TransIDs().XID != tr.sale.TransIDs.XID || string(o.Of.PANData.PAN) != testPAN {
 			t.Fatalf("%s: %v", name, o.Code)
+		}
+		if _, err := tr.gateway.AuthRevRes(tr.Now, o, set.Reversal{Amount: c.stays}); (err != nil) != c.newTokens {
+			t.Errorf("%s: without the time of the authorization: %v", name, err)
 		}
 		res := tr.sent(must[[]byte](t)(tr.gateway.AuthRevRes(tr.Now, o, set.Reversal{Amount: c.stays, Last: tr.Now, Opaque: []byte("new")})))
 		got := must[*set.Reversed](t)(tr.sale.OpenAuthRevRes(tr.merchant, tr.Now, rev, res))

@@ -31,7 +31,8 @@ type Purchase struct {
 	MerchantCert []byte // DER, the signature certificate that PInitRes came with
 	GatewayCert  []byte // DER, the key-exchange certificate that peThumb names
 
-	// InstallRecurData is what merchant and cardholder agreed of instalments or recurring payments.
+	// InstallRecurData is what merchant and cardholder agreed of instalments or recurring payments. It is
+	// not taken from the initiation message by itself: the cardholder is asked first.
 	InstallRecurData *InstallRecurData
 }
 
@@ -70,9 +71,8 @@ func NewPurchase(m *Initiation, brand BrandID, bin BIN, language Language) (*Pur
 	}
 	return &Purchase{
 		OD: m.Order, ODExtensions: m.Extensions, PurchAmt: *m.PurchAmt, BrandID: brand, BIN: bin,
-		InstallRecurData: m.InstallRecur,
-		TransIDs:         TransIDs{LIDC: NewLocalID(), LIDM: m.LIDM, Language: language},
-		InitRRPID:        NewRRPID(), RRPID: NewRRPID(), ChallC: NewChallenge(), ODSalt: NewNonce(),
+		TransIDs:  TransIDs{LIDC: NewLocalID(), LIDM: m.LIDM, Language: language},
+		InitRRPID: NewRRPID(), RRPID: NewRRPID(), ChallC: NewChallenge(), ODSalt: NewNonce(),
 	}, nil
 }
 

@@ -217,7 +217,7 @@ type Reversal struct {
 	New         *AuthResPayload // the authorization as it stands
 	Opaque      []byte          // what the gateway wants back with the new capture token
 	TokenOpaque []byte          // what it wants back with the new authorization token
-	Last        time.Time       // of the authorization, for the new authorization token
+	Last        time.Time       // of the authorization, if a part of it stays
 }
 
 // AuthRevRes answers a request to take back an authorization. Where a part stays it carries the capture
@@ -263,6 +263,9 @@ func (e *Endpoint) authRevResBaggage(o *OpenedAuthRevReq, r Reversal) (b AuthRev
 			return b, errors.New("the sum of the authorizations is no amount")
 		}
 		made, last = made+1, r.Last
+	}
+	if made > 0 && last.IsZero() {
+		return b, errors.New("no time of the authorization that stays, from which a recurring payment counts")
 	}
 	// Nothing was authorized yet: the payment instructions themselves may be used again.
 	if made == 0 || !o.Of.moreMayFollow() && o.Of.Token == nil {
