@@ -192,6 +192,9 @@ func (o *OpenedAuthReq) CanMessage() bool { return o.terms().backKey.usable() !=
 // certificate allows it is told the card number.
 func (e *Endpoint) AuthRes(now time.Time, o *OpenedAuthReq, a Authorization) ([]byte, error) {
 	approved := a.Code == AuthApproved
+	if approved && o.Refusal != nil {
+		return nil, fmt.Errorf("approval of a request that is refused: %v", *o.Refusal)
+	}
 	if (a.Capture != nil) != (approved && o.Data.CaptureNow) {
 		return nil, errors.New("an approved sale has the result of its capture, and nothing else has one")
 	}

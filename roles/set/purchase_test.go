@@ -321,6 +321,8 @@ func TestGatewayRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		} else if o.Refusal == nil || *o.Refusal != c.want {
 			t.Errorf("%s: refusal %v, want %v", name, o.Refusal, c.want)
+		} else if _, err := tr.gateway.AuthRes(tr.Now, o, set.Authorization{Code: set.AuthApproved, Amount: price}); err == nil {
+			t.Errorf("%s: refused, and approved", name)
 		}
 	}
 }
