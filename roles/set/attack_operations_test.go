@@ -446,3 +446,96 @@ func TestGatewayCertificateOfAnother(t *testing.T) {
 		t.Errorf("one certificate for two brands: %v", err)
 	}
 }
+
+// One result for each item, and nothing critical that nobody here knows, in whatever part of a message.
+func TestResultsAndExtensions(t *testing.T) {
+	t.Parallel()
+	tr := taken(t)
+	id, token, _ := tr.tokens(t)
+	capture, adjust := tr.capture(id, price, token), tr.adjust(set.Credit, id, token)
+	oc := received(t, tr.gateway, tr.Now, must[[]byte](t)(tr.merchant.CapReq(tr.Now, capture)), set.CapReqType, tr.gateway.OpenCapReq)
+	oa := tr.adjusted(t, adjust)
+	two, twoAdjusted := *capture, *adjust
+	two.Items, twoAdjusted.Items = append(two.Items, two.Items[0]), append(twoAdjusted.Items, twoAdjusted.Items[0])
+	captured, credited := set.CapResPayload{CapAmt: price}, set.CapRevOrCredResPayload{CapRevOrCredActualAmt: price}
+	for what, c := range map[string]struct {
+		cap    *set.CaptureRequest
+		adjust *set.AdjustmentRequest
+		ext    set.MsgExtensions
+		want   set.ErrorCode
+	}{
+		"as asked":                 {capture, adjust, nil, 0},
+		"one result for two items": {&two, &twoAdjusted, nil, set.WrapperMsgMismatch},
+		"a critical extension":     {capture, adjust, critical, set.UnrecognizedExtension},
+	} {
+		captured.Extensions, credited.Extensions = c.ext, c.ext
+		res := must[[]byte](t)(tr.gateway.CapRes(tr.Now, oc, []set.CapResPayload{captured}))
+		if _, err := tr.merchant.OpenCapRes(tr.Now, c.cap, res); code(err) != c.want || (err == nil) != (c.want == 0) {
+			t.Errorf("captures, %s: %v, want %v", what, err, c.want)
+		}
+		res = must[[]byte](t)(tr.gateway.AdjustmentRes(tr.Now, oa, []set.CapRevOrCredResPayload{credited}))
+		if _, err := tr.merchant.OpenAdjustmentRes(tr.Now, c.adjust, res); code(err) != c.want || (err == nil) != (c.want == 0) {
+			t.Errorf("credits, %s: %v, want %v", what, err, c.want)
+		}
+	}
+	capture.Items[0].Payload.Extensions = critical
+	w := must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.merchant.CapReq(tr.Now, capture)), set.CapReqType))
+	if _, err := tr.gateway.OpenCapReq(tr.Now, w); code(err) != set.UnrecognizedExtension {
+		t.Errorf("a capture with a critical extension: %v", err)
+	}
+	adjust.Items[0].Payload.Extensions = critical
+	w = must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.merchant.AdjustmentReq(tr.Now, adjust)), set.CredReqType))
+	if _, err := tr.gateway.OpenAdjustmentReq(tr.Now, w); code(err) != set.UnrecognizedExtension {
+		t.Errorf("a credit with a critical extension: %v", err)
+	}
+	r := authorization()
+	r.Extensions = critical
+	if _, err := tr.acquire(tr.authorize(t, r)); code(err) != set.UnrecognizedExtension {
+		t.Errorf("an authorization with a critical extension: %v", err)
+	}
+	w = must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.sale.AuthRevReq(tr.merchant, tr.Now, tr.reversal(r, token, price))), set.AuthRevReqType))
+	if _, err := tr.gateway.OpenAuthRevReq(tr.Now, w); code(err) != set.UnrecognizedExtension {
+		t.Errorf("a reversal with a critical extension: %v", err)
+	}
+	// The terms of repeated payment carry extensions of their own, on either side.
+	terms := set.Instalments(3)
+	terms.Extensions = critical
+	mixed := taken(t)
+	mixed.sale.InstallRecurData = terms
+	if _, err := mixed.acquire(mixed.authorize(t, authorization())); code(err) != set.UnrecognizedExtension {
+		t.Errorf("the merchant's terms with a critical extension: %v", err)
+	}
+	mixed = repeated(t, terms)
+	mixed.sale.InstallRecurData = nil
+	if _, err := mixed.acquire(mixed.authorize(t, authorization())); code(err) != set.UnrecognizedExtension {
+		t.Errorf("the cardholder's terms with a critical extension: %v", err)
+	}
+}
+
+// A card number is of one item, though a merchant who may have it says otherwise.
+func TestAccountWithTwoItems(t *testing.T) {
+	t.Parallel()
+	tr := newTrade(t)
+	tr.merchant = tr.TrustedMerchant(t, settest.MerchantID)
+	id := set.NewRRPID()
+	item := set.CapItem{TransIDs: set.TransIDs{LIDC: set.NewLocalID(), XID: set.NewXID(), PReqDate: tr.Now, Language: "en"}, AuthRRPID: id,
+		CapPayload: set.CapPayload{CapDate: tr.Now, CapReqAmt: price}}
+	data := set.CapReqData{CapRRTags: set.RRTags{RRPID: id, MerTermIDs: set.MerTermIDs{MerchantID: settest.MerchantID}, CurrentDate: tr.Now}}
+	pan := set.PANToken{PAN: set.PAN(testPAN), CardExpiry: tr.card.Account.CardExpiry, ExNonce: set.NewNonce()}
+	for n, want := range map[int]set.ErrorCode{1: 0, 2: set.WrapperMsgMismatch} {
+		data.CapItemSeq = repeat(item, n)
+		tokens := set.CapTokenSeq(repeat(set.CapToken{Null: &der.Null{}}, n))
+		linked := cms.Linked[set.CapReqData]{Value: data, DD: must[cms.DetachedDigest](t)(cms.DD(set.ContentCapTokenSeq, tokens))}
+		x := must[cms.ContentInfo](t)(cms.EncX(cms.SignedEncrypted{TBE: set.ContentCapReqTBEX, TBS: set.ContentCapReqTBSX}, linked, pan, pan.Pack(), cms.WithPANToken,
+			certificates(tr.merchant), []cms.Signer{{Key: tr.merchant.SignKey, Certificate: tr.merchant.SignCert.X509}}, tr.gateway.ExchangeCert.X509))
+		w := &set.MessageWrapper{MessageHeader: set.MessageHeader{RRPID: &id}, Message: set.Message{CapReq: &set.CapReq{EncBX: &set.EncBX[set.CapTokenSeq]{EncX: x, Baggage: tokens}}}}
+		if _, err := tr.gateway.OpenCapReq(tr.Now, w); code(err) != want || (err == nil) != (want == 0) {
+			t.Errorf("%d items: %v, want %v", n, err, want)
+		}
+		// The tokens beside it are held to it, and the account in it.
+		w.Message.CapReq.EncBX.Baggage = repeat(set.CapToken{Null: &der.Null{}}, n+1)
+		if _, err := tr.gateway.OpenCapReq(tr.Now, w); code(err) != set.SignatureFailure {
+			t.Errorf("%d items with tokens of another request: %v", n, err)
+		}
+	}
+}
