@@ -648,7 +648,7 @@ func TestGatewayRevoked(t *testing.T) {
 	o := received(t, tr.gateway, tr.Now, must[[]byte](t)(tr.merchant.PCertReq(tr.Now, r)), set.PCertReqType, tr.gateway.OpenPCertReq)
 	stolen := tr.Gateway(t, "G-0002")
 	answer := func(lists *settest.World, gateway *set.Endpoint, revoked ...*pki.Certificate) []byte {
-		bci, crl := lists.Revoke(t, revoked...)
+		bci, crl := lists.RevocationLists(t, revoked...)
 		informed := *gateway
 		var err error
 		verifier := must[*pki.Verifier](t)(pki.NewVerifier([]*pki.Certificate{lists.Root}, pki.Options{}))
@@ -675,7 +675,7 @@ func TestGatewayRevoked(t *testing.T) {
 		t.Errorf("lists of another hierarchy: %v", err)
 	}
 	// What the merchant has is not sent again.
-	bci, crl := tr.Revoke(t)
+	bci, crl := tr.RevocationLists(t)
 	thumbs := pki.NewThumbs(nil, []*pki.CRL{crl}, []*pki.BrandCRLIdentifier{bci})
 	o.Data.MThumbs = &thumbs
 	informed := *tr.gateway
@@ -692,7 +692,7 @@ func TestListsTravel(t *testing.T) {
 	t.Parallel()
 	tr := newTrade(t)
 	stolen := tr.Gateway(t, "G-0002")
-	bci, crl := tr.Revoke(t, stolen.SignCert, stolen.ExchangeCert)
+	bci, crl := tr.RevocationLists(t, stolen.SignCert, stolen.ExchangeCert)
 	know := func(e *set.Endpoint) {
 		t.Helper()
 		e.Verifier = must[*pki.Verifier](t)(e.Verifier.Update(bci, []*pki.CRL{crl}, tr.Chain(pki.PCA), tr.Now))

@@ -94,9 +94,9 @@ func (w *World) issue(t testing.TB, template pki.Template, issuer *pki.Certifica
 	return cert
 }
 
-// Revoke gives the brand's current list of lists, and the payment CA's list, which revokes the gateways'
+// RevocationLists gives the brand's current list of lists, and the payment CA's list, which revokes the gateways'
 // certificates given.
-func (w *World) Revoke(t testing.TB, certs ...*pki.Certificate) (*pki.BrandCRLIdentifier, *pki.CRL) {
+func (w *World) RevocationLists(t testing.TB, certs ...*pki.Certificate) (*pki.BrandCRLIdentifier, *pki.CRL) {
 	t.Helper()
 	template := pki.CRLTemplate{Number: 1, ThisUpdate: w.Now.Add(-time.Minute), NextUpdate: w.Now.Add(24 * time.Hour)}
 	for _, c := range certs {
