@@ -29,9 +29,9 @@ func (d *decoder) decode(b []byte, v reflect.Value, f *field) ([]byte, error) {
 		bare.tagged, bare.explicit = false, false
 		after, err := d.decode(content, v, &bare)
 		if err == nil && len(after) > 0 {
-			err = fail("%d octets after the end", len(after))
+			err = behind(len(content)-len(after), fail("%d octets after the end", len(after)))
 		}
-		return rest, err
+		return rest, behind(len(b)-len(rest)-len(content), err)
 	}
 	full := b[: len(b)-len(rest) : len(b)-len(rest)]
 	return rest, d.set(v, f, id, full, content)
@@ -100,13 +100,13 @@ func (d *decoder) setKind(v reflect.Value, f *field, id ident, full, content []b
 			v.SetBytes(content)
 			return checkSize(len(content), f)
 		}
-		return d.setSlice(v, f, content)
+		return behind(len(full)-len(content), d.setSlice(v, f, content))
 	case reflect.Struct:
 		s := structureOf(v.Type())
 		if s.choice {
 			return d.setChoice(v, s, id, full)
 		}
-		return d.setStruct(v, s, content)
+		return behind(len(full)-len(content), d.setStruct(v, s, content))
 	}
 	return fail("type %s has no ASN.1 form", v.Type())
 }
@@ -127,13 +127,15 @@ func (d *decoder) setChoice(v reflect.Value, s *structure, id ident, full []byte
 }
 
 func (d *decoder) setStruct(v reflect.Value, s *structure, content []byte) error {
+	size := len(content)
 	for i := range s.fields {
 		f := &s.fields[i]
 		fv := v.Field(f.index)
+		at := size - len(content)
 		if f.optional || f.deflt != nil {
 			present, err := starts(content, fv.Type(), f)
 			if err != nil {
-				return within(f.name, err)
+				return within(f.name, behind(at, err))
 			}
 			if !present {
 				setDefault(fv, f)
@@ -141,15 +143,15 @@ func (d *decoder) setStruct(v reflect.Value, s *structure, content []byte) error
 			}
 		}
 		if len(content) == 0 {
-			return within(f.name, fail("missing"))
+			return within(f.name, behind(at, fail("missing")))
 		}
 		var err error
 		if content, err = d.decode(content, fv, f); err != nil {
-			return within(f.name, err)
+			return within(f.name, behind(at, err))
 		}
 	}
 	if len(content) > 0 {
-		return fail("%d octets after the last field", len(content))
+		return behind(size-len(content), fail("%d octets after the last field", len(content)))
 	}
 	return nil
 }
@@ -183,16 +185,19 @@ func (d *decoder) setSlice(v reflect.Value, f *field, content []byte) error {
 		limit = f.max
 	}
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
+	size := len(content)
 	for len(content) > 0 {
+		at := size - len(content)
 		if v.Len() == limit {
-			return fail("more than %d elements", limit)
+			return behind(at, fail("more than %d elements", limit))
 		}
 		element := reflect.New(v.Type().Elem()).Elem()
 		var err error
-		if content, err = d.decode(content, element, &field{}); err != nil {
-			return err
-		}
+		content, err = d.decode(content, element, &field{})
 		v.Set(reflect.Append(v, element))
+		if err != nil {
+			return behind(at, err)
+		}
 	}
 	return checkSize(v.Len(), f)
 }

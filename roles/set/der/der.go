@@ -74,8 +74,9 @@ type Choice struct{}
 
 // Error tells which element is malformed and how. It never quotes the contents of an element.
 type Error struct {
-	Path string // names from the outermost structure inwards, such as "PInitReq.Thumbs"
-	Msg  string
+	Path   string // names from the outermost structure inwards, such as "PInitReq.Thumbs"
+	Msg    string
+	Offset int // of the element in what was decoded, in octets; where one is missing, of the place for it
 }
 
 func (e *Error) Error() string {
@@ -93,10 +94,20 @@ func within(name string, err error) error {
 	if !ok {
 		return err
 	}
-	if e.Path == "" {
-		return &Error{name, e.Msg}
+	path := name
+	if e.Path != "" {
+		path += "." + e.Path
 	}
-	return &Error{name + "." + e.Path, e.Msg}
+	return &Error{path, e.Msg, e.Offset}
+}
+
+// behind tells that what err says of an element is of one that stands n octets further on.
+func behind(n int, err error) error {
+	e, ok := err.(*Error)
+	if !ok || n == 0 {
+		return err
+	}
+	return &Error{e.Path, e.Msg, e.Offset + n}
 }
 
 // Marshal gives the DER of v, a value or a pointer to one.
@@ -121,7 +132,7 @@ func MarshalSet(v any) ([]byte, error) {
 }
 
 // Unmarshal decodes b, one element and nothing after it, into the value that v points to.
-// What b holds is copied: v keeps no reference to it.
+// What b holds is copied: v keeps no reference to it. With an error, v has what stands before the fault.
 func Unmarshal(b []byte, v any) error {
 	rv := reflect.ValueOf(v)
 	if rv.Kind() != reflect.Pointer || rv.IsNil() {
@@ -136,7 +147,7 @@ func Unmarshal(b []byte, v any) error {
 		return within(name, err)
 	}
 	if len(rest) > 0 {
-		return within(name, fail("%d octets after the end", len(rest)))
+		return within(name, behind(len(b)-len(rest), fail("%d octets after the end", len(rest))))
 	}
 	again, err := encode(nil, rv, &field{})
 	if err != nil {

@@ -260,6 +260,47 @@ func TestErrorNamesTheField(t *testing.T) {
 	}
 }
 
+// The fault is found at its offset, and what stands before it is in the value.
+func TestErrorTellsTheOffset(t *testing.T) {
+	type item struct {
+		N int64
+		S []byte
+	}
+	type outer struct {
+		Head  int64
+		Items []item `der:"[0]e opt"`
+		Last  *pick  `der:"opt"`
+	}
+	for name, c := range map[string]struct {
+		hex, path string
+		offset    int
+		head      int64
+		items     int
+	}{
+		"wrong tag in the second item": {"3016" + "020107" + "a011" + "300f" + "3006" + "020101" + "040161" + "3005" + "020102" + "0500", "outer.Items.S", 22, 7, 2},
+		"field missing at the end":     {"300c" + "020107" + "a007" + "3005" + "3003" + "020101", "outer.Items.S", 14, 7, 1},
+		"choice of a wrong value":      {"3007" + "020107" + "a0020a01", "outer.Items", 7, 7, 0},
+		"octets after the last field":  {"3005" + "020107" + "0500", "outer", 5, 7, 0},
+		"octets after the end":         {"3003" + "020107" + "0500", "outer", 5, 7, 0},
+		"length beyond the end":        {"3010" + "020107", "outer", 0, 0, 0},
+	} {
+		b, err := hex.DecodeString(c.hex)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var v outer
+		var de *der.Error
+		if err := der.Unmarshal(b, &v); !errors.As(err, &de) {
+			t.Errorf("%s: error %v", name, err)
+			continue
+		}
+		if de.Path != c.path || de.Offset != c.offset || v.Head != c.head || len(v.Items) != c.items {
+			t.Errorf("%s: %q at %d, head %d, %d items, want %q at %d, head %d, %d items: %v",
+				name, de.Path, de.Offset, v.Head, len(v.Items), c.path, c.offset, c.head, c.items, de)
+		}
+	}
+}
+
 func FuzzUnmarshal(f *testing.F) {
 	for _, v := range []everything{full(), least()} {
 		b, err := der.Marshal(v)
