@@ -1,0 +1,45 @@
+package describe
+
+import (
+	"encoding/hex"
+	"fmt"
+	"html/template"
+	"strings"
+)
+
+// HTML gives n as nested details elements, which open without a script. The classes are kind names.
+func (n *Node) HTML() template.HTML {
+	var b strings.Builder
+	n.html(&b)
+	return template.HTML(b.String())
+}
+
+func (n *Node) html(b *strings.Builder) {
+	esc := template.HTMLEscapeString
+	text := n.Value
+	if n.Kind == Octets {
+		text = strings.TrimSpace(text + " " + hex.EncodeToString(n.Octets))
+		if len(n.Octets) > octetsShown {
+			text = strings.TrimSpace(fmt.Sprintf("%s %s... %d octets", n.Value, hex.EncodeToString(n.Octets[:octetsShown]), len(n.Octets)))
+		}
+	}
+	if n.Offset != nil {
+		text = fmt.Sprintf("at offset %d: %s", *n.Offset, text)
+	}
+	line := fmt.Sprintf(`<b>%s</b> <i>%s</i> <span>%s</span> <small>%s</small>`, esc(n.Name), esc(n.Type), esc(text), esc(n.Meaning))
+	if len(n.Fields) == 0 && len(n.Signers) == 0 && n.Recipient == nil {
+		fmt.Fprintf(b, "<div class=\"%s\">%s</div>\n", n.Kind, line)
+		return
+	}
+	fmt.Fprintf(b, "<details class=\"%s\"><summary>%s</summary>\n", n.Kind, line)
+	for _, s := range n.Signers {
+		fmt.Fprintf(b, "<div class=\"by\">signed by %s: %s</div>\n", esc(s.String()), esc(s.Checked))
+	}
+	if n.Recipient != nil {
+		fmt.Fprintf(b, "<div class=\"for\">encrypted for %s</div>\n", esc(n.Recipient.String()))
+	}
+	for _, f := range n.Fields {
+		f.html(b)
+	}
+	b.WriteString("</details>\n")
+}
