@@ -51,7 +51,7 @@ func newTestWorld(t *testing.T) *testWorld {
 	tw := &testWorld{w, map[string]*recorder{}}
 	w.front = map[string]string{}
 	for _, service := range []string{"ca", "gateway", "merchant"} {
-		tw.recorders[service] = record(t, w.addr(service))
+		tw.recorders[service] = record(t, w.addr(service+"-door"))
 		w.front[service] = tw.recorders[service].addr
 	}
 	var out bytes.Buffer

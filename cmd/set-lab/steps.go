@@ -38,6 +38,7 @@ func runSteps(ctx context.Context, out io.Writer, steps []step) error {
 // make builds the world up to a cardholder who can buy.
 func (w *world) make(ctx context.Context, out io.Writer) error {
 	return runSteps(ctx, out, []step{
+		{"Recorder: the parties' messages are written down as they pass", w.startRecorder},
 		{"Tokens: a SoftHSM token for each CA, issuer, gateway and merchant", w.makeTokens},
 		{"Key ceremony: root, brand, cardholder, merchant and payment CA", w.holdCeremony},
 		{"Issuer: keys, accounts, wallet bundle, ISO 8583 host", w.startIssuer},
@@ -146,6 +147,10 @@ func (w *world) putAway(ctx context.Context, labels []string) error {
 func (w *world) env(party string, secrets map[string]string) []string {
 	module, _ := hsm.SoftHSMPath() // makeTokens found it
 	db := func(name string) string { return "sqlite:" + w.path(name+".db") }
+	issuer := map[string]string{"ca": doorIssuerCA, "gateway": doorIssuer}[party] // the others do not ask it
+	if issuer == "" {
+		issuer = "issuer"
+	}
 	env := []string{
 		"SOFTHSM2_CONF=" + w.path("hsm", party, softhsmconfig.ConfName),
 		"SET_PKCS11_MODULE=" + module,
@@ -153,7 +158,7 @@ func (w *world) env(party string, secrets map[string]string) []string {
 		"SET_CA_LISTEN=" + w.addr("ca"),
 		"SET_CA_URL=" + w.url("ca"),
 		"SET_CA_DATABASE=" + db("ca"),
-		"SET_ISSUER_HOST=" + w.addr("issuer"),
+		"SET_ISSUER_HOST=" + w.addr(issuer),
 		"SET_ISSUER_HTTP=" + w.addr("issuer-http"),
 		"SET_ISSUER_DATABASE=" + db("issuer"),
 		"SET_ISSUER_BRANDING=" + w.path("config", "wallet"),

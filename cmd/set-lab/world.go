@@ -28,8 +28,8 @@ type world struct {
 	bin string // where the commands are
 	state
 
-	// front are the addresses by which the parties reach each other, where these are not the services'
-	// own: a test listens between them.
+	// front are the addresses by which the parties reach each other, where these are not the doors: a
+	// test listens before them.
 	front map[string]string
 }
 
@@ -56,7 +56,9 @@ const (
 )
 
 // services are the ports of a world.
-var services = []string{"issuer", "issuer-http", "ca", "gateway", "merchant"}
+var services = []string{
+	"issuer", "issuer-http", "ca", "gateway", "merchant", doorCA, doorGateway, doorMerchant, doorIssuer, doorIssuerCA,
+}
 
 // newWorld makes a fresh directory for a world. An older lab in its place is removed; anything else is
 // left alone.
@@ -120,7 +122,7 @@ func (w *world) url(service string) string {
 	if front, ok := w.front[service]; ok {
 		return "http://" + front
 	}
-	return "http://" + w.addr(service)
+	return "http://" + w.addr(service+"-door")
 }
 
 // addr gives the address on which a service listens.
