@@ -72,7 +72,8 @@ func (w *walker) party(id cms.Identifier) *Party {
 	}
 	w.later = append(w.later, func() {
 		if c := w.known[certificateKey(id)]; c != nil {
-			p.Role, p.Subject = roleOf(c), c.Subject.String()
+			p.Role = roleOf(c)
+			p.Subject, _ = nameText(c.RawSubject)
 		}
 	})
 	return p

@@ -10,6 +10,7 @@ import (
 	"encoding/asn1"
 	"fmt"
 	"math/big"
+	"strings"
 	"time"
 
 	"github.com/setkit/setkit/roles/set/der"
@@ -91,7 +92,9 @@ func (w *walker) certificate(name string, raw []byte, whole bool) *Node {
 	} else {
 		n.add(fault(-1, err.Error()))
 	}
-	n.add(value("Subject", "%s", x.Subject), value("Issuer", "%s", x.Issuer), value("SerialNumber", "%s", serialOf(x.SerialNumber)),
+	subject, _ := nameText(x.RawSubject)
+	issuer, _ := nameText(x.RawIssuer)
+	n.add(value("Subject", "%s", subject), value("Issuer", "%s", issuer), value("SerialNumber", "%s", serialOf(x.SerialNumber)),
 		value("Validity", "%s", span(x.NotBefore, x.NotAfter)))
 	if whole {
 		n.add(value("Version", "%d", x.Version), value("PublicKey", "%s", keyText(x.PublicKey)),
@@ -128,15 +131,56 @@ func extensions(list []pkix.Extension) *Node {
 		if x.Critical {
 			e.Meaning = "critical"
 		}
-		if x.Id.String() == "2.23.42.7.1" {
-			var typ pki.Type
-			if der.Unmarshal(x.Value, &typ) == nil {
-				e.Kind, e.Value, e.Octets = Value, typ.String(), nil
-			}
+		if text, ok := extensionText(x); ok {
+			e.Kind, e.Value, e.Octets, e.Fields = Value, text, nil, nil
 		}
 		n.add(e)
 	}
 	return n
+}
+
+// extensionText gives an extension in words, if it is one that has some.
+func extensionText(x pkix.Extension) (string, bool) {
+	switch orDotted(x.Id) {
+	case "certificateType":
+		var t pki.Type
+		err := der.Unmarshal(x.Value, &t)
+		return t.String(), err == nil
+	case "privateKeyUsagePeriod":
+		var p pki.Period
+		err := der.Unmarshal(x.Value, &p)
+		return span(p.NotBefore, p.NotAfter), err == nil
+	case "basicConstraints":
+		var b struct {
+			CA      bool   `der:"default=false"`
+			PathLen *int64 `der:"opt"`
+		}
+		err := der.Unmarshal(x.Value, &b)
+		switch {
+		case !b.CA:
+			return "no CA", err == nil
+		case b.PathLen == nil:
+			return "a CA, with any number of CAs below", err == nil
+		}
+		return fmt.Sprintf("a CA, with at most %d CAs below", *b.PathLen), err == nil
+	case "keyUsage":
+		var bits asn1.BitString
+		_, err := asn1.Unmarshal(x.Value, &bits)
+		var words []string
+		for i, word := range keyUsages {
+			if bits.At(i) == 1 {
+				words = append(words, word)
+			}
+		}
+		return strings.Join(words, ", "), err == nil
+	}
+	return "", false
+}
+
+// keyUsages are the named bits of keyUsage (RFC 5280 §4.2.1.3).
+var keyUsages = []string{
+	"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment", "keyAgreement", "keyCertSign", "cRLSign",
+	"encipherOnly", "decipherOnly",
 }
 
 // crl describes a certificate revocation list. One that cannot be read becomes a Fault.

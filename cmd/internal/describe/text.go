@@ -12,7 +12,7 @@ import (
 
 const (
 	columnsMax    = 120
-	meaningColumn = 66 // at which the meanings start, where there is room
+	meaningColumn = 74 // at which the meanings start, where there is room
 	octetsShown   = 16 // of a long octet string
 	nameMax       = 24 // columns that a name may take before values move for it alone
 )
@@ -54,14 +54,14 @@ func (p *printer) node(n *Node, depth, width int) {
 		if s.Checked != "" {
 			checked = ": " + s.Checked
 		}
-		p.wrapped(inner+"* signed by ", cli.Printable(s.String()+checked))
+		p.wrapped(inner+"* ", cli.Printable("signed by "+s.String()+checked))
 	}
 	if n.Recipient != nil {
 		opened := ""
 		if n.Opened {
 			opened = ": opened"
 		}
-		p.wrapped(inner+"* encrypted for ", cli.Printable(n.Recipient.String()+opened))
+		p.wrapped(inner+"* ", cli.Printable("encrypted for "+n.Recipient.String()+opened))
 	}
 	width = 0
 	for _, f := range n.Fields {
@@ -92,7 +92,7 @@ func (p *printer) valueText(n *Node) string {
 			text = strings.TrimSpace(n.Type + " " + text)
 		}
 		return strings.TrimSpace(text + " " + octets)
-	case n.Type != "" && n.Kind != Value && n.Kind != Masked:
+	case n.Type != "" && n.Kind != Value && n.Kind != Masked && n.Kind != Certificate:
 		return strings.TrimSpace(n.Type + " " + text)
 	}
 	return text

@@ -272,13 +272,15 @@ var spellings = map[string]string{
 	"PITBS": "PI-TBS", "PIOILink": "PI-OILink", "LIDC": "LID-C", "LIDM": "LID-M", "LIDEE": "LID-EE", "LIDCA": "LID-CA",
 	"ChallC": "Chall-C", "ChallM": "Chall-M", "ChallEE": "Chall-EE", "ChallEE2": "Chall-EE2", "ChallEE3": "Chall-EE3",
 	"ChallCA": "Chall-CA", "NonceCCA": "Nonce-CCA",
+	"SETURL": "SET-URL", "QueryURL": "Query-URL", "SuccessURL": "Success-URL", "FailureURL": "Failure-URL", "CancelURL": "Cancel-URL",
+	"DiagnosticURL": "Diagnostic-URL", "ServiceURL": "Service-URL",
 }
 
 func spelled(name string) string {
-	if s, ok := spellings[name]; ok {
+	if s, ok := spellings[name]; ok || name == "" {
 		return s
 	}
-	return name
+	return strings.ToUpper(name[:1]) + name[1:]
 }
 
 // fieldName gives SET's name of a field. What stands in a linkage, SET names by its type.
