@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 )
@@ -16,6 +18,7 @@ var lookAround = []struct{ party, command string }{
 	{"gateway", `set-gateway transactions --config "$SET_CONFIG"`},
 	{"issuer", `set-issuer accounts --config "$SET_CONFIG"`},
 	{"ca", `set-ca list --config "$SET_CONFIG"`},
+	{"wallet", `set-inspect trace --all "$SET_TRACE"`},
 }
 
 // plain text means itself to a shell.
@@ -54,11 +57,23 @@ func (w *world) writeEnv() error {
 			return err
 		}
 	}
-	return w.keepEnv("wallet", fmt.Sprintf("export PCSCLITE_CSOCK_NAME=%s\nexport SET_WALLET_DIR=%s\n", quote(w.socket()), quote(w.path("wallet"))))
+	return w.keepEnv("wallet", fmt.Sprintf("export PCSCLITE_CSOCK_NAME=%s\nexport SET_WALLET_DIR=%s\nexport SET_TRACE=%s\n",
+		quote(w.socket()), quote(w.path("wallet")), quote(w.path(traceDir))))
 }
 
 func (w *world) keepEnv(party, text string) error {
 	return w.keep(w.path("env", party), text+fmt.Sprintf("export PATH=%s:\"$PATH\"\n", quote(w.bin)))
+}
+
+// show names one of the project's commands as a person in this directory would.
+func (w *world) show(command string) string {
+	path := filepath.Join(w.bin, command)
+	if here, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(rel) {
+			path = rel
+		}
+	}
+	return quote(path)
 }
 
 // quote makes one word of the shell's language of any text.

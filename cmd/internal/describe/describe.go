@@ -25,6 +25,7 @@ type Describer struct {
 // walker is one description in the making.
 type walker struct {
 	*Describer
+	size   int      // of the input
 	within string   // name of the structure whose fields are described
 	later  []func() // what waits until every certificate has been met
 	err    error    // of the key's device
@@ -33,13 +34,13 @@ type walker struct {
 // Describe describes one thing in DER, or an initiation message. Whatever it is, it gives a Node; its
 // error is of the device that holds the key.
 func (d *Describer) Describe(b []byte) (*Node, error) {
-	w := &walker{Describer: d}
+	w := &walker{Describer: d, size: len(b)}
 	for _, k := range kinds {
 		if k.looks(b) {
 			whole, missing := mended(b)
 			n := k.describe(w, whole)
 			if missing > 0 {
-				n.add(fault(len(b), fmt.Sprintf("the input ends here, %d octets too early: what stands before was read as far as it is whole", missing)))
+				n.add(fault(len(b), fmt.Sprintf("the input ends here, %d octets too early, after %s, the last that is whole", missing, lastPath(n))))
 			}
 			for _, f := range w.later {
 				f()
@@ -48,6 +49,16 @@ func (d *Describer) Describe(b []byte) (*Node, error) {
 		}
 	}
 	return nil, errors.New("no kind describes it") // the last kind takes everything
+}
+
+// lastPath names the last thing in n, from the outside inwards.
+func lastPath(n *Node) string {
+	path := n.Name
+	for len(n.Fields) > 0 && n.Fields[len(n.Fields)-1].Kind != Fault {
+		n = n.Fields[len(n.Fields)-1]
+		path += "/" + n.Name
+	}
+	return path
 }
 
 // know remembers a certificate.
@@ -92,7 +103,7 @@ var kinds = []kind{
 		var m set.MessageWrapper
 		n := w.decode("MessageWrapper", b, &m)
 		if t := m.Message.Type(); t != set.NoMessage {
-			n.Value = t.String() + ", " + octets(len(b))
+			n.Value = t.String() + ", " + octets(w.size)
 			n.Meaning = meaningOf("", t.String())
 		}
 		return n

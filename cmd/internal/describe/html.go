@@ -28,10 +28,10 @@ func (n *Node) html(b *strings.Builder) {
 	}
 	line := fmt.Sprintf(`<b>%s</b> <i>%s</i> <span>%s</span> <small>%s</small>`, esc(n.Name), esc(n.Type), esc(text), esc(n.Meaning))
 	if len(n.Fields) == 0 && len(n.Signers) == 0 && n.Recipient == nil {
-		fmt.Fprintf(b, "<div class=\"%s\">%s</div>\n", n.Kind, line)
+		fmt.Fprintf(b, "<div class=\"%s\">%s</div>\n", esc(string(n.Kind)), line)
 		return
 	}
-	fmt.Fprintf(b, "<details class=\"%s\"><summary>%s</summary>\n", n.Kind, line)
+	fmt.Fprintf(b, "<details class=\"%s\"><summary>%s</summary>\n", esc(string(n.Kind)), line)
 	for _, s := range n.Signers {
 		fmt.Fprintf(b, "<div class=\"by\">signed by %s: %s</div>\n", esc(s.String()), esc(s.Checked))
 	}

@@ -163,6 +163,16 @@ func extensionText(x pkix.Extension) (string, bool) {
 			return "a CA, with any number of CAs below", err == nil
 		}
 		return fmt.Sprintf("a CA, with at most %d CAs below", *b.PathLen), err == nil
+	case "subjectKeyIdentifier":
+		var id []byte
+		err := der.Unmarshal(x.Value, &id)
+		return fmt.Sprintf("key %x", id), err == nil
+	case "authorityKeyIdentifier":
+		var id struct {
+			KeyID []byte `der:"[0]"`
+		}
+		err := der.Unmarshal(x.Value, &id)
+		return fmt.Sprintf("key %x", id.KeyID), err == nil
 	case "keyUsage":
 		var bits asn1.BitString
 		_, err := asn1.Unmarshal(x.Value, &bits)

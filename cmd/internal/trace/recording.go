@@ -12,9 +12,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -204,15 +206,16 @@ func Read(dir string, d *describe.Describer) (*Recording, error) {
 	defer index.Close()
 	r := &Recording{}
 	files := map[*Message][]byte{}
-	for lines := bufio.NewScanner(index); lines.Scan(); {
+	lines := bufio.NewScanner(index)
+	for lines.Scan() {
 		m := &Message{}
 		if err := json.Unmarshal(lines.Bytes(), &m.Entry); err != nil {
 			return nil, fmt.Errorf("%s, line %d: %w", index.Name(), len(r.Messages)+1, err)
 		}
-		if len(r.Messages) == entriesMax || filepath.Base(m.File) != m.File || m.Number != len(r.Messages)+1 {
-			return nil, fmt.Errorf("%s, line %d: not written by set-lab", index.Name(), len(r.Messages)+1)
+		if len(r.Messages) == entriesMax || !m.wellFormed(len(r.Messages)+1) {
+			return nil, fmt.Errorf("%s, line %d: not as set-lab writes it", index.Name(), len(r.Messages)+1)
 		}
-		b, err := os.ReadFile(filepath.Join(dir, m.File))
+		b, err := readFile(filepath.Join(dir, m.File))
 		if err != nil {
 			return nil, err
 		}
@@ -221,12 +224,33 @@ func Read(dir string, d *describe.Describer) (*Recording, error) {
 		}
 		r.Messages, files[m] = append(r.Messages, m), b
 	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", index.Name(), err)
+	}
 	for _, m := range r.Messages {
 		if err := m.describe(d, files[m]); err != nil {
 			return nil, fmt.Errorf("%s: %w", m.File, err)
 		}
 	}
 	return r, nil
+}
+
+// wellFormed tells whether an entry can be the one of that number.
+func (e *Entry) wellFormed(number int) bool {
+	return e.Number == number && e.ReplyTo < number && filepath.Base(e.File) == e.File && e.From != e.To && isParty(e.From) && isParty(e.To)
+}
+
+func isParty(name string) bool {
+	return slices.ContainsFunc(lanes, func(l lane) bool { return l.party == name })
+}
+
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, describe.InputOctetsMax))
 }
 
 func (m *Message) describe(d *describe.Describer, b []byte) (err error) {

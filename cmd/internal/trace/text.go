@@ -47,7 +47,7 @@ func Text(w io.Writer, messages []*Message) error {
 	for _, a := range arrows {
 		s.arrow(a)
 	}
-	s.b.WriteString("\n" + footer(messages) + "\n[x] encrypted   [ ] not encrypted\n")
+	s.b.WriteString("\n" + cli.Printable(footer(messages)) + "\n[x] encrypted   [ ] not encrypted\n")
 	_, err := io.WriteString(w, s.b.String())
 	return err
 }

@@ -235,8 +235,11 @@ func iso8583Part(m *Message) Part {
 	return Part{What: what, Private: true}
 }
 
-// lanes are the parties in the order in which they are drawn, and how they are called.
-var lanes = []struct{ party, title, below string }{
+// lane is a party as it is drawn.
+type lane struct{ party, title, below string }
+
+// lanes are the parties in the order in which they are drawn.
+var lanes = []lane{
 	{Card, "Card", "key, PIN"}, {Wallet, "Wallet", "cardholder"}, {CardholderCA, "Cardholder CA", "HSM"}, {Merchant, "Merchant", "shop, HSM"},
 	{MerchantCA, "Merchant CA", "HSM"}, {Gateway, "Gateway", "acquirer, HSM"}, {PaymentCA, "Payment CA", "HSM"}, {Issuer, "Issuer", "bank, HSM"},
 }
