@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -54,6 +55,11 @@ func show(c *urfave.Context) (err error) {
 	if c.NArg() == 0 {
 		return cli.Usage(errors.New("FILE is missing: see set-inspect --help"))
 	}
+	for _, name := range c.Args().Slice() {
+		if strings.HasPrefix(name, "-") && name != "-" {
+			return cli.Usage(fmt.Errorf("unexpected argument %q: options come before FILE", name))
+		}
+	}
 	d := &describe.Describer{ShowPAN: c.Bool("show-pan")}
 	if d.ShowPAN {
 		fmt.Fprintln(c.App.ErrWriter, "warning: card numbers are shown in clear; do not keep or send what is printed")
@@ -84,7 +90,7 @@ func show(c *urfave.Context) (err error) {
 			if i > 0 {
 				fmt.Fprintln(c.App.Writer)
 			}
-			fmt.Fprintf(c.App.Writer, "%s (%s)\n", cli.Printable(s.File), cli.Printable(s.Form+" "+s.Name))
+			fmt.Fprintf(c.App.Writer, "%s (%s)\n", cli.Printable(s.File), cli.Printable(strings.TrimSpace(s.Form+" "+s.Name)))
 		}
 		if err := s.Node.Text(c.App.Writer, c.Bool("full")); err != nil {
 			return err

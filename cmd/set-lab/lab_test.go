@@ -20,6 +20,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/setkit/setkit/cmd/internal/describe"
+	"github.com/setkit/setkit/cmd/internal/trace"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/sethttp"
 	softhsmconfig "github.com/setkit/setkit/softhsm-config"
@@ -80,6 +82,7 @@ func TestLab(t *testing.T) {
 	t.Run("chains", w.testChains)
 	t.Run("purchase", w.testPurchase)
 	t.Run("wallet bundle", w.testWalletBundle)
+	t.Run("trace", w.testTrace)
 	t.Run("token load", w.testTokenLoad)
 	t.Run("env", w.testEnv)
 	t.Run("declined", w.testDeclined)
@@ -229,6 +232,86 @@ func (w *testWorld) testWalletBundle(t *testing.T) {
 	}
 	if len(about) != 1 || about[0].Bank != "Nordhavn Bank" || about[0].Sequence != 2 {
 		t.Errorf("the wallet is that of %+v", about)
+	}
+}
+
+// testTrace: what was recorded is what was on the wire, has no card number, and is drawn.
+func (w *testWorld) testTrace(t *testing.T) {
+	r, err := trace.Read(w.path(traceDir), new(describe.Describer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	purchase, err := r.Purchase("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range purchase {
+		got = append(got, m.From+" "+m.Type)
+		if m.Status != "" && m.Status != "200" && m.Status != "00" {
+			t.Errorf("%s has status %s", m.File, m.Status)
+		}
+	}
+	slices.Sort(got) // capture and clearing may overtake each other
+	want := []string{
+		"merchant Payment-Initiation", "wallet PInitReq", "merchant PInitRes", "wallet PReq", "merchant AuthReq", "gateway 0100",
+		"issuer 0110", "gateway AuthRes", "merchant PRes", "merchant CapReq", "gateway CapRes", "gateway 0220", "issuer 0230",
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("messages of the purchase (-want +got):\n%s", diff)
+	}
+	w.sameOctets(t, r)
+	files, err := filepath.Glob(w.path(traceDir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []string{pan, expiry, holder, registration} {
+			if bytes.Contains(b, []byte(secret)) {
+				t.Errorf("%s has %q", f, secret)
+			}
+		}
+	}
+	for form, want := range map[string]string{"--svg": "only the gateway can read it", "--html": "<summary>", "--text": "PReq"} {
+		out, err := w.run(t.Context(), nil, "set-inspect", "trace", form, w.path(traceDir))
+		if err != nil || !bytes.Contains(out, []byte(want)) || !bytes.Contains(out, []byte(purchase[3].XID)) {
+			t.Errorf("set-inspect trace %s: %d octets, %v", form, len(out), err)
+		}
+	}
+}
+
+// sameOctets compares the recording with what the test has seen on the wire.
+func (w *testWorld) sameOctets(t *testing.T, r *trace.Recording) {
+	t.Helper()
+	n := 0
+	for service, mediaType := range map[string]string{"merchant": sethttp.MediaPayment, "gateway": sethttp.MediaPayment, "ca": sethttp.MediaRegistration} {
+		for _, x := range w.recorders[service].exchanges(t, mediaType) {
+			i := slices.IndexFunc(r.Messages, func(m *trace.Message) bool {
+				b, _ := os.ReadFile(w.path(traceDir, m.File))
+				return bytes.Equal(b, x.request)
+			})
+			if i < 0 {
+				t.Errorf("%s: %s is not in the recording", service, typeOf(x.request))
+				continue
+			}
+			j := slices.IndexFunc(r.Messages, func(m *trace.Message) bool { return m.ReplyTo == i+1 })
+			if j < 0 {
+				t.Errorf("%s: the answer to %s is not in the recording", service, typeOf(x.request))
+				continue
+			}
+			if b, err := os.ReadFile(w.path(traceDir, r.Messages[j].File)); err != nil || !bytes.Equal(b, x.response) {
+				t.Errorf("%s: the answer to %s was recorded as %s, %v", service, typeOf(x.request), r.Messages[j].File, err)
+			}
+			n++
+		}
+	}
+	if n < 9 { // three registrations and a purchase
+		t.Errorf("%d exchanges were compared", n)
 	}
 }
 

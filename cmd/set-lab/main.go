@@ -86,7 +86,7 @@ func place(c *urfave.Context, name string) (dir, bin string, err error) {
 
 // complete refuses a folder that lacks one of the commands that a world runs.
 func complete(bin string) error {
-	for _, name := range []string{"set-hsm", "set-ca", "set-issuer", "set-gateway", "set-merchant", "set-card", "set-wallet", "set-lab"} {
+	for _, name := range []string{"set-hsm", "set-ca", "set-issuer", "set-gateway", "set-merchant", "set-card", "set-wallet", "set-inspect", "set-lab"} {
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
 			return cli.Usage(fmt.Errorf("no %s in %s: run make build, or name the folder of the commands with --bin", name, bin))
 		}
