@@ -34,9 +34,12 @@ type FieldText struct {
 var shownFields = []int{
 	fieldMTI, fieldProcessing, fieldAmount, fieldTransmission, fieldSTAN, fieldCategory, fieldEntryMode, fieldCondition,
 	fieldAcquirer, fieldRRN, fieldApproval, fieldResponse, fieldTerminal, fieldMerchant, fieldMerchantName, fieldCurrency,
-	fieldNetwork, fieldOriginal,
-	15, 50, 66, 74, 75, 76, 77, 81, 86, 87, 88, 89, 97, // settlement: its date, currency, code, counts and sums
+	fieldBalance, fieldNetwork, fieldRefunds, fieldRefundsBack, fieldSales, fieldSalesBack, fieldRefundsSum, fieldRefundsBackSum,
+	fieldSalesSum, fieldSalesBackSum, fieldOriginal, fieldReplacement, fieldNet,
 }
+
+// shownTags are those of field 48.
+var shownTags = []string{tagXID, tagTransStain, tagSettlement}
 
 // maskedField stands for a value that is not shown.
 const maskedField = "***"
@@ -78,13 +81,16 @@ func Describe(octets []byte) (*Description, error) {
 	return d, nil
 }
 
-// private describes field 48, of which XID and TransStain may be seen.
+// private describes field 48.
 func (d *Description) private(m *iso8583.Message) {
 	tags := privateData(m)
 	for _, tag := range slices.Sorted(maps.Keys(tags)) {
 		f := FieldText{Number: fmt.Sprintf("%d.%s", fieldPrivate, tag), Name: tags[tag].Spec().Description, Value: maskedField, Masked: true}
-		if b, err := tags[tag].Bytes(); err == nil && (tag == tagXID || tag == tagTransStain) {
+		if b, err := tags[tag].Bytes(); err == nil && slices.Contains(shownTags, tag) {
 			f.Value, f.Masked = hex.EncodeToString(b), false
+			if tag == tagSettlement {
+				f.Value = string(b)
+			}
 			if tag == tagXID && len(b) == len(d.XID) {
 				d.XID = set.XID(b)
 			}

@@ -88,7 +88,7 @@ type Part struct {
 func Arrows(messages []*Message) []Arrow {
 	var all []Arrow
 	for _, m := range messages {
-		a := Arrow{Message: m, Words: words[m.Type], After: m.Time.Sub(messages[0].Time), Parts: parts(m)}
+		a := Arrow{Message: m, Words: about(m), After: m.Time.Sub(messages[0].Time), Parts: parts(m)}
 		for _, p := range a.Parts {
 			a.Card = a.Card || p.Signer == Wallet && m.From == Wallet
 			a.Signs = a.Signs || p.Signer == m.From && m.From != Wallet
@@ -99,6 +99,17 @@ func Arrows(messages []*Message) []Arrow {
 	return all
 }
 
+// about says what a message is about: one of the financial network, by its own name.
+func about(m *Message) string {
+	if m.Media != MediaISO8583 {
+		return words[m.Type]
+	}
+	if m.ReplyTo > 0 {
+		return "answer (ISO 8583)"
+	}
+	return strings.TrimSpace(strings.TrimPrefix(m.Node.Value, m.Type) + " (ISO 8583)")
+}
+
 // words say what a message is about.
 var words = map[string]string{
 	"Payment-Initiation": "wake-up", "PInitReq": "who are you?", "PInitRes": "certificates, XID", "PReq": "order + payment",
@@ -107,9 +118,7 @@ var words = map[string]string{
 	"CapRevReq": "take captures back", "CapRevRes": "taken back", "CredReq": "give money back", "CredRes": "given back",
 	"CredRevReq": "take credits back", "CredRevRes": "taken back", "PCertReq": "gateway's certificates?", "PCertRes": "certificates",
 	"BatchAdminReq": "batch", "BatchAdminRes": "batch",
-	"0100": "authorize (ISO 8583)", "0110": "answer (ISO 8583)", "0220": "clear (ISO 8583)", "0230": "booked (ISO 8583)",
-	"0400": "reverse (ISO 8583)", "0410": "reversed (ISO 8583)",
-	"0500": "totals (ISO 8583)", "0510": "totals (ISO 8583)", "CardCInitReq": "register", "CardCInitRes": "the CA's key", "Me-AqCInitReq": "register",
+	"CardCInitReq": "register", "CardCInitRes": "the CA's key", "Me-AqCInitReq": "register",
 	"Me-AqCInitRes": "form, the CA's key", "RegFormReq": "form for this card?", "RegFormRes": "form", "CertReq": "certify these keys",
 	"CertRes": "certificates", "CertInqReq": "what became of it?", "CertInqRes": "certificates", "Error": "refused",
 }
@@ -220,10 +229,15 @@ func partyOf(m *Message, role string) (string, bool) {
 
 func iso8583Part(m *Message) Part {
 	what := "amount, reference"
-	switch m.Type {
-	case "0100":
+	switch {
+	case m.Node.Find("48.03") != nil:
+		what = "card number, name, secret"
+	case m.Node.Find("2") != nil:
 		what = "card number, amount, XID"
-	case "0110", "0230", "0410":
+	case m.Type == "0500":
+		what = "counts and sums of a day"
+	}
+	if m.ReplyTo > 0 {
 		what = "code " + m.Status
 		if n := m.Node.Find("39"); n != nil {
 			what = n.Value
