@@ -50,6 +50,29 @@ func TestContents(t *testing.T) {
 	}
 }
 
+// What SET §3.4 puts beside the key is expected there, and nowhere else.
+func TestBlocks(t *testing.T) {
+	t.Parallel()
+	extra := map[string][]cms.BlockContents{
+		"PIDualSignedTBE": {cms.WithPANData}, "PIUnsignedTBE": {cms.WithHashToken}, "RegFormReqTBE": {cms.WithHashPANOnly},
+		"CertReqTBEX": {cms.WithPANData0, cms.WithAcctData}, "AuthTokenTBE": {cms.WithPANToken},
+	}
+	for n := 0; set.OIDName(asn1.ObjectIdentifier{2, 23, 42, 0, n}) != ""; n++ {
+		id := asn1.ObjectIdentifier{2, 23, 42, 0, n}
+		want := extra[set.OIDName(id)]
+		switch {
+		case want != nil:
+		case strings.HasSuffix(set.OIDName(id), "TBEX"):
+			want = []cms.BlockContents{cms.WithPANToken}
+		default:
+			want = []cms.BlockContents{cms.Plain}
+		}
+		if got := set.Blocks(id); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, want %v", set.OIDName(id), got, want)
+		}
+	}
+}
+
 // The extra data of an RSA block is read into what was packed.
 func TestUnpackExtra(t *testing.T) {
 	t.Parallel()

@@ -93,13 +93,12 @@ func (w *walker) party(id cms.Identifier) *Party {
 // kind is something that can be described. To add one is to add a row: looks recognises it by its
 // beginning, so that a malformed one is still described as what it was to be.
 type kind struct {
-	name     string
 	looks    func([]byte) bool
 	describe func(*walker, []byte) *Node
 }
 
 var kinds = []kind{
-	{"MessageWrapper", looksMessage, func(w *walker, b []byte) *Node {
+	{looksMessage, func(w *walker, b []byte) *Node {
 		var m set.MessageWrapper
 		n := w.decode("MessageWrapper", b, &m)
 		if t := m.Message.Type(); t != set.NoMessage {
@@ -108,12 +107,12 @@ var kinds = []kind{
 		}
 		return n
 	}},
-	{"Certificate", looksCertificate, func(w *walker, b []byte) *Node { return orElements(w.certificate("Certificate", b, true), b) }},
-	{"CRL", looksCRL, func(w *walker, b []byte) *Node { return orElements(w.crl("CRL", b), b) }},
-	{"BrandCRLIdentifier", looksBCI, func(w *walker, b []byte) *Node { return orElements(w.bci("BrandCRLIdentifier", b), b) }},
-	{"ContentInfo", looksContentInfo, func(w *walker, b []byte) *Node { return w.decode("ContentInfo", b, new(cms.ContentInfo)) }},
-	{"initiation", looksInitiation, func(w *walker, b []byte) *Node { return w.initiation(b) }},
-	{"ASN.1", func([]byte) bool { return true }, func(_ *walker, b []byte) *Node {
+	{looksCertificate, func(w *walker, b []byte) *Node { return orElements(w.certificate("Certificate", b, true), b) }},
+	{looksCRL, func(w *walker, b []byte) *Node { return orElements(w.crl("CRL", b), b) }},
+	{looksBCI, func(w *walker, b []byte) *Node { return orElements(w.bci("BrandCRLIdentifier", b), b) }},
+	{looksContentInfo, func(w *walker, b []byte) *Node { return w.decode("ContentInfo", b, new(cms.ContentInfo)) }},
+	{looksInitiation, func(w *walker, b []byte) *Node { return w.initiation(b) }},
+	{func([]byte) bool { return true }, func(_ *walker, b []byte) *Node {
 		n := elements("unknown", b, 0)
 		if n.Kind == Octets {
 			n.add(fault(0, "neither a SET message, certificate, CRL or BrandCRLIdentifier, nor any ASN.1"))

@@ -278,14 +278,15 @@ func TestReadRefuses(t *testing.T) {
 		"one party":         func(e *trace.Entry) { e.To = e.From },
 		"a file that isn't": func(e *trace.Entry) { e.File = "b" },
 	} {
-		dir := t.TempDir()
+		dir := filepath.Join(t.TempDir(), "trace") // beside which there is a file too
 		e := good
 		change(&e)
 		line, err := json.Marshal(e)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(os.WriteFile(dir+"/index.jsonl", line, 0o600), os.WriteFile(dir+"/a", []byte{0x30, 0}, 0o600)); err != nil {
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(dir+"/index.jsonl", line, 0o600),
+			os.WriteFile(dir+"/a", []byte{0x30, 0}, 0o600), os.WriteFile(dir+"/../a", []byte{0x30, 0}, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		if r, err := trace.Read(dir, new(describe.Describer)); err == nil {
@@ -303,6 +304,7 @@ func FuzzDraw(f *testing.F) {
 		}
 		f.Add(b, m.Media, m.Type)
 	}
+	f.Add([]byte{0x30, 0}, `"><script>`, `</text><script>alert("1 & 2")</script>`)
 	f.Fuzz(func(t *testing.T, b []byte, media, typ string) {
 		dir := t.TempDir()
 		line, err := json.Marshal(trace.Entry{Number: 1, File: "a", From: trace.Merchant, To: trace.Gateway, Media: media, Type: typ, Status: typ})
@@ -316,7 +318,9 @@ func FuzzDraw(f *testing.F) {
 		if err != nil {
 			return
 		}
-		drawn(t, trace.HTML, r.Messages)
+		if html := drawn(t, trace.HTML, r.Messages); strings.Contains(html, "<script") {
+			t.Errorf("the page has a script:\n%s", html)
+		}
 		drawn(t, trace.Text, r.Messages)
 		d := xml.NewDecoder(strings.NewReader(drawn(t, trace.SVG, r.Messages)))
 		for err == nil {
