@@ -29,7 +29,8 @@ func newApp() *urfave.App {
 				Usage: "make a fresh world, buy something in it, show the receipt, and stop it",
 				Description: "Everything from the key ceremony to clearing, each step announced. The exit code is\n" +
 					"that of the purchase: 0 approved, 1 declined. An older world in the same directory is\n" +
-					"stopped and removed.\n\nExample: set-lab demo --item telescope",
+					"stopped and removed. What the parties said to each other stays in its folder trace, which\n" +
+					"set-inspect trace draws.\n\nExample: set-lab demo --item telescope",
 				Flags: []urfave.Flag{
 					dir, bin,
 					&urfave.StringFlag{Name: "item", Value: "atlas", Usage: "`ITEM` of the catalogue to buy"},
@@ -42,7 +43,8 @@ func newApp() *urfave.App {
 				Name:  "up",
 				Usage: "make a fresh world and leave it running",
 				Description: "Says where the shop and the card are, and how to run the parties' commands. A world in the\n" +
-					"same directory that no longer runs is removed.\n\nExample: set-lab up --dir /tmp/lab",
+					"same directory that no longer runs is removed. What the parties say to each other is recorded in\n" +
+					"its folder trace, which set-inspect trace draws.\n\nExample: set-lab up --dir /tmp/lab",
 				Flags:  []urfave.Flag{dir, bin},
 				Action: up,
 			},

@@ -398,7 +398,6 @@ func TestAnothersKey(t *testing.T) {
 	t.Parallel()
 	w, _, _, authReq := purchase(t)
 	other := w.Gateway(t, "G-0002")
-	other = w.Gateway(t, "G-0003") // its key is none of the first gateway's
 	n := described(t, &describe.Describer{Key: other.ExchangeKey}, authReq)
 	n.Walk(func(n *describe.Node) bool {
 		if n.Opened {
