@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	"github.com/setkit/setkit/cmd/internal/describe"
 	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/cms"
 	"github.com/setkit/setkit/roles/sethttp"
 )
 
@@ -292,19 +294,44 @@ func sharedKeys(m *Message, b []byte) (keys []string) {
 		add("lidm", h.MessageIDs.LIDM)
 		add("lidc", h.MessageIDs.LIDC)
 	}
-	switch {
-	case w.Message.PInitReq != nil:
-		add("lidm", w.Message.PInitReq.LIDM)
-	case w.Message.AuthRes != nil && w.Message.AuthRes.EncB != nil:
-		if t := w.Message.AuthRes.EncB.Baggage.CapToken; t != nil && t.Enc != nil {
-			add("token", t.Enc.Content)
+	if req := w.Message.PInitReq; req != nil {
+		add("lidm", req.LIDM)
+	}
+	tokens(reflect.ValueOf(w.Message), func(octets []byte) { add("token", octets) })
+	return keys
+}
+
+// tokens finds the tokens in v, whichever message brings or returns them.
+func tokens(v reflect.Value, found func(octets []byte)) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			tokens(v.Elem(), found)
 		}
-	case w.Message.CapReq != nil && w.Message.CapReq.EncB != nil:
-		for _, t := range w.Message.CapReq.EncB.Baggage {
-			if t.Enc != nil {
-				add("token", t.Enc.Content)
+	case reflect.Slice:
+		for i := 0; v.Type().Elem().Kind() == reflect.Struct && i < v.Len(); i++ {
+			tokens(v.Index(i), found)
+		}
+	case reflect.Struct:
+		if !v.CanInterface() {
+			return // a part of something that is no structure of SET
+		}
+		switch t := v.Interface().(type) {
+		case set.CapToken:
+			for _, ci := range []*cms.ContentInfo{t.Enc, t.EncX} {
+				if ci != nil {
+					found(ci.Content)
+				}
 			}
+			return
+		case set.AuthToken:
+			found(t.Content)
+			return
+		case time.Time:
+			return
+		}
+		for i := range v.NumField() {
+			tokens(v.Field(i), found)
 		}
 	}
-	return keys
 }

@@ -26,7 +26,8 @@ import (
 
 var update = flag.Bool("update", false, "draw the golden pictures anew")
 
-// The recording is of a set-lab demo; its keys are gone.
+// The recording is of a set-lab demo whose keys are gone. To record anew, copy the folder trace of another
+// one over it, and run this test and that of package describe with -update.
 const traceDir = "../../../testdata/trace"
 
 func recorded(t testing.TB) *trace.Recording {

@@ -11,7 +11,8 @@ import (
 )
 
 // Transactions gives the messages of every transaction, one after the other by their first messages:
-// those that share an identifier, a capture token, or are request and response.
+// those that share an identifier or a token, or are request and response. Purchases that are captured
+// together are one.
 func (r *Recording) Transactions() [][]*Message {
 	group := make([]int, len(r.Messages)) // each message's, by the index of its first
 	root := func(i int) int {
@@ -137,8 +138,17 @@ var letters = map[string]letter{
 	"AuthResTBEX": {"decision, card number", Merchant, Gateway}, "CapTokenTBE": {"token for the capture", Gateway, Gateway},
 	"CapTokenTBEX": {"token for the capture", Gateway, Gateway}, "AuthTokenTBE": {"token for later payments", Gateway, Gateway},
 	"CapReqTBE": {"which payments, how much", Gateway, Merchant}, "CapReqTBEX": {"which payment, how much", Gateway, Merchant},
-	"CapResTBE": {"what was collected", Merchant, Gateway}, "AcqCardCodeMsgTBE": {"message to the cardholder", Wallet, Gateway},
-	"CardCInitResTBS": {what: "the CA's key"}, "Me-AqCInitResTBS": {what: "form, the CA's key"}, "RegFormResTBS": {what: "form, policy"},
+	"CapResTBE":     {"what was collected", Merchant, Gateway},
+	"AuthRevReqTBE": {"what to take back", Gateway, Merchant}, "AuthRevResTBE": {"what was taken back", Merchant, Gateway},
+	"AuthRevResTBEB": {"what was taken back", Merchant, Gateway}, "CapRevReqTBE": {"which captures to take back", Gateway, Merchant},
+	"CapRevReqTBEX": {"which capture to take back", Gateway, Merchant}, "CapRevResTBE": {"what was taken back", Merchant, Gateway},
+	"CredReqTBE": {"how much to give back", Gateway, Merchant}, "CredReqTBEX": {"how much to give back", Gateway, Merchant},
+	"CredResTBE": {"what was given back", Merchant, Gateway}, "CredRevReqTBE": {"which credits to take back", Gateway, Merchant},
+	"CredRevReqTBEX": {"which credit to take back", Gateway, Merchant}, "CredRevResTBE": {"what was taken back", Merchant, Gateway},
+	"BatchAdminReqTBE": {"which batch", Gateway, Merchant}, "BatchAdminResTBE": {"the batch and its totals", Merchant, Gateway},
+	"PCertReqData": {what: "which certificates"}, "PCertResTBS": {what: "the gateway's certificates"},
+	"AcqCardCodeMsgTBE": {"message to the cardholder", Wallet, Gateway},
+	"CardCInitResTBS":   {what: "the CA's key"}, "Me-AqCInitResTBS": {what: "form, the CA's key"}, "RegFormResTBS": {what: "form, policy"},
 	"RegFormReqTBE": {"card number", CardholderCA, ""}, "CertReqTBEX": {"keys, account, answers", "", "sender"},
 	"CertReqTBE": {"keys, answers", "", "sender"}, "CertResTBE": {"certificate, secret", Wallet, CardholderCA},
 	"CertResData": {what: "certificates"}, "CertInqReqTBS": {what: "which request"}, "InqReqData": {what: "which purchase"}, "ErrorTBS": {what: "what is wrong"},
