@@ -1,5 +1,5 @@
-// Set-inspect shows any SET message, certificate, CRL or BrandCRLIdentifier to a person, and draws what
-// set-lab has recorded of a purchase. It believes nothing that it shows.
+// Set-inspect shows any SET message, certificate, CRL, BrandCRLIdentifier or wallet bundle to a person, and
+// draws what set-lab has recorded of a purchase. It believes nothing that it shows.
 package main
 
 import (
@@ -21,7 +21,7 @@ func main() { cli.Main(newApp()) }
 func newApp() *urfave.App {
 	return &urfave.App{
 		Name:      "set-inspect",
-		Usage:     "show SET messages, certificates, CRLs and BrandCRLIdentifiers to a person",
+		Usage:     "show SET messages, certificates, CRLs, BrandCRLIdentifiers and wallet bundles to a person",
 		ArgsUsage: "FILE...",
 		Description: "FILE is DER, PEM, hexadecimal, base64, or what set-lab recorded; - is the standard input. Every field is\n" +
 			"shown with its name and meaning, who signed what, and for whom it is encrypted. A signature is tried\n" +

@@ -8,6 +8,7 @@ import (
 	"reflect"
 
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/bundle"
 	"github.com/setkit/setkit/roles/set/cms"
 	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/set/pki"
@@ -134,7 +135,11 @@ func (w *walker) extra(bc cms.BlockContents, packed []byte) *Node {
 
 // content describes octets that are typed by a content type.
 func (w *walker) content(name string, contentType asn1.ObjectIdentifier, octets []byte) *Node {
-	if v := set.NewContent(contentType); v != nil {
+	v := set.NewContent(contentType)
+	if contentType.Equal(set.ContentWalletBundle) {
+		v = new(bundle.Bundle)
+	}
+	if v != nil {
 		n := w.decode(name, octets, v)
 		if n.Type == "" || n.Type == "ContentInfo" {
 			n.Type = oidName(contentType)
@@ -207,7 +212,7 @@ func (w *walker) raw(name string, b der.Raw) *Node {
 		if n := w.bci(name, b); n.Kind != Fault {
 			return n
 		}
-	case "Certificates":
+	case "Certificates", "Root":
 		if n := w.certificate(name, b, false); n.Kind != Fault {
 			return n
 		}

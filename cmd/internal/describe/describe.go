@@ -1,6 +1,7 @@
 package describe
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/cms"
+	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/set/pki"
 )
 
@@ -110,6 +112,7 @@ var kinds = []kind{
 	{looksCertificate, func(w *walker, b []byte) *Node { return orElements(w.certificate("Certificate", b, true), b) }},
 	{looksCRL, func(w *walker, b []byte) *Node { return orElements(w.crl("CRL", b), b) }},
 	{looksBCI, func(w *walker, b []byte) *Node { return orElements(w.bci("BrandCRLIdentifier", b), b) }},
+	{looksBundle, func(w *walker, b []byte) *Node { return w.decode("WalletBundle", b, new(cms.ContentInfo)) }},
 	{looksContentInfo, func(w *walker, b []byte) *Node { return w.decode("ContentInfo", b, new(cms.ContentInfo)) }},
 	{looksInitiation, func(w *walker, b []byte) *Node { return w.initiation(b) }},
 	{func([]byte) bool { return true }, func(_ *walker, b []byte) *Node {
@@ -191,6 +194,15 @@ func looksBCI(b []byte) bool {
 	tbs, _ := inside(bodies[0])
 	return len(tbs) > 3 && tbs[0].is(2) && tbs[1].is(2) && tbs[2].is(26, 30) && tbs[3].is(24)
 }
+
+// looksBundle: a ContentInfo that has the content type of wallet bundles near its beginning.
+func looksBundle(b []byte) bool {
+	id, err := der.Marshal(set.ContentWalletBundle)
+	return err == nil && looksContentInfo(b) && bytes.Contains(b[:min(len(b), bundleHeadOctets)], id)
+}
+
+// bundleHeadOctets is where in a bundle the content type has ended, whatever its digest algorithms.
+const bundleHeadOctets = 128
 
 func looksContentInfo(b []byte) bool {
 	outer, _ := inside(b)

@@ -2,6 +2,9 @@ package describe_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -22,6 +25,7 @@ import (
 
 	"github.com/setkit/setkit/cmd/internal/describe"
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/bundle"
 	"github.com/setkit/setkit/roles/set/cms"
 	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/set/settest"
@@ -429,6 +433,34 @@ func TestSignatures(t *testing.T) {
 	changed[at] ^= 1
 	if got := checked(changed); got != "merchant DOES NOT VERIFY under that certificate" {
 		t.Errorf("changed: %q", got)
+	}
+}
+
+// A wallet bundle is shown with its signer, whose certificate is nobody's but its own.
+func TestWalletBundle(t *testing.T) {
+	t.Parallel()
+	w := settest.NewWorld(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	signed, err := bundle.Sign(bundle.Bundle{
+		Sequence: 3, NotBefore: w.Now, NotAfter: w.Now.Add(24 * time.Hour), Bank: bundle.Bank{Name: "Nordhavn Bank"},
+		Brands:   []bundle.Brand{{ID: settest.Brand, CA: "https://ca.example/cca"}},
+		Policies: []bundle.Policy{{Language: "en", Text: "Keep the PIN to yourself."}},
+	}, w.Root, key, nil)
+	check(t, err)
+	n := described(t, new(describe.Describer), signed.Raw)
+	got := text(t, n)
+	for _, want := range []string{"WalletBundle", "Nordhavn Bank", "Sequence     3", "https://ca.example/cca", "root CA, authority", "Keep the PIN", "verifies under that"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("it does not show %q:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "malformed") {
+		t.Errorf("it is said to be malformed:\n%s", got)
+	}
+	cut := text(t, described(t, new(describe.Describer), signed.Raw[:len(signed.Raw)/2]))
+	if !strings.HasPrefix(cut, "WalletBundle") || !strings.Contains(cut, "the input ends here") {
+		t.Errorf("cut off:\n%s", cut)
 	}
 }
 

@@ -122,6 +122,13 @@ var meanings = map[string]string{
 	"SignedError": "signed by who refuses", "UnsignedError": "signed by nobody", "ErrorCode": "why", "ErrorNonce": "so that the signature covers something new",
 	"ErrorOID": "the extension not known", "ErrorThumb": "the certificate at fault", "ErrorMsg": "the message at fault", "BadWrapper": "the beginning of the message at fault",
 
+	// Wallet bundles
+	"WalletBundle":  "makes a wallet that of a bank: believe it when the signer's fingerprint is the one in the bank's letter",
+	"Bundle.Signer": "fingerprint of the key that signs: compare it with the bank's letter", "Bundle.Sequence": "grows with every bundle of the bank",
+	"Bundle.NotBefore": "not to be installed before", "Bundle.NotAfter": "not to be installed after", "Bundle.Bank": "who gives the wallet out", "Bundle.Brands": "card brands of the bank",
+	"Logo": "a PNG image", "Brand.CA": "address of the cardholder CA", "RootKeyHash": "SHA-256 of the root's key", "Root": "everything else is verified with it",
+	"Policies": "to be accepted, by language", "Programs": "wallet programs that come with it", "Profile": "is held against SET's",
+
 	// CMS (RFC 5652)
 	"ContentType": "of the CMS value", "SID": "the key, by its certificate", "RID": "the key, by its certificate", "SignedAttrs": "what the signature covers",
 	"EncapContentInfo": "what is signed", "EContentType": "type of what is signed", "EContent": "what is signed", "Certificates": "sent along", "CRLs": "sent along",

@@ -1,5 +1,5 @@
-// Package describe shows SET's messages, certificates, CRLs and BrandCRLIdentifiers to a person: it turns
-// octets into a tree of named and explained Nodes, which others print as text, JSON or HTML.
+// Package describe shows SET's messages, certificates, CRLs, BrandCRLIdentifiers and wallet bundles to a
+// person: it turns octets into a tree of named and explained Nodes, which others print as text, JSON or HTML.
 //
 // The names come from the Go structures that roles/set decodes into, so whatever is added there appears
 // here by itself. Nothing that is shown has been checked for more than its form: a signature is tried

@@ -30,7 +30,7 @@ var roles = []struct {
 func roleOf(c *x509.Certificate) string {
 	s, err := pki.ParseCertificate(c.Raw)
 	if err != nil {
-		return "holder outside SET's profile"
+		return "somebody whose certificate is none of SET's"
 	}
 	text := ""
 	for _, r := range roles {
@@ -90,7 +90,7 @@ func (w *walker) certificate(name string, raw []byte, whole bool) *Node {
 	if err == nil {
 		n.Value += ", " + s.Use.String()
 	} else {
-		n.add(fault(-1, err.Error()))
+		n.add(value("Profile", "not SET's: %v", err))
 	}
 	subject, _ := nameText(x.RawSubject)
 	issuer, _ := nameText(x.RawIssuer)
@@ -201,7 +201,7 @@ func (w *walker) crl(name string, raw []byte) *Node {
 	}
 	n := &Node{Name: name, Kind: Structure, Type: "CRL", Value: "of " + x.Issuer.String()}
 	if _, err := pki.ParseCRL(raw); err != nil {
-		n.add(fault(-1, err.Error()))
+		n.add(value("Profile", "not SET's: %v", err))
 	}
 	n.add(value("Issuer", "%s", x.Issuer), value("Number", "%v", x.Number), value("ThisUpdate", "%s", x.ThisUpdate.UTC().Format(time.DateTime+" UTC")),
 		value("NextUpdate", "%s", x.NextUpdate.UTC().Format(time.DateTime+" UTC")), value("SignatureAlgorithm", "%v", x.SignatureAlgorithm))
