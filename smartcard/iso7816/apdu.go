@@ -149,11 +149,15 @@ type Response struct {
 	SW   uint16
 }
 
-// ParseResponse splits a response APDU. Data is a part of apdu.
+// ParseResponse splits a response APDU, whose status word is 6xxx or 9xxx. Data is
+// a part of apdu.
 func ParseResponse(apdu []byte) (Response, error) {
 	n := len(apdu) - statusBytes
 	if n < 0 || n > ResponseBytesMax {
 		return Response{}, fmt.Errorf("iso7816: response APDU of %d bytes: %w", len(apdu), ErrMalformed)
+	}
+	if sw1 := apdu[n]; sw1 <= 0x60 || sw1 >= 0x70 && sw1 < 0x90 || sw1 >= 0xA0 { // ISO/IEC 7816-3 section 10.3.3
+		return Response{}, fmt.Errorf("iso7816: response APDU of %d bytes ends in no status word: %w", len(apdu), ErrMalformed)
 	}
 	return Response{Data: apdu[:n:n], SW: uint16(apdu[n])<<8 | uint16(apdu[n+1])}, nil
 }

@@ -26,17 +26,18 @@ var ErrNoPIV = errors.New("piv: this is no PIV card")
 type Options struct {
 	// Extended makes the card be spoken to in APDUs of extended length: fewer of
 	// them, but not every card and reader takes them. Of the card its ATR tells:
-	// iso7816.ParseATR.
+	// iso7816.ParseATR. If SELECT, or a use of a key, shows that the reader doesn't,
+	// the Card goes on with short ones.
 	Extended bool
 }
 
 // A Card is the PIV application of one card. It may be used concurrently.
 type Card struct {
-	transport smartcard.Card
-	extended  bool
-
-	mu     sync.Mutex
-	serial string // once known; it is burnt in
+	mu         sync.Mutex
+	transport  smartcard.Card
+	serial     string // once known; it is burnt in
+	extended   bool
+	longPassed bool // a command that only an APDU of extended length holds was answered
 }
 
 // New returns the PIV application of the card behind t. It sends nothing yet.
@@ -52,24 +53,58 @@ func New(t smartcard.Card, opts Options) *Card {
 // five seconds, and everyone else waits. An entry on the reader's keypad is a
 // command that takes long; there is no other place for it.
 func (c *Card) Do(ctx context.Context, f func(tx *Tx) error) (err error) {
-	if err := c.transport.Begin(ctx); err != nil {
-		return fmt.Errorf("piv: %w", err)
+	tx, err := c.begin(ctx)
+	if err != nil {
+		return err
 	}
-	tx := &Tx{ctx: ctx, card: c}
-	defer func() {
-		if endErr := tx.end(); endErr != nil && !errors.Is(err, smartcard.ErrUnavailable) {
-			err = errors.Join(err, fmt.Errorf("piv: the card may still accept commands without a PIN: %w", endErr))
-		}
-	}()
-	template, status, err := tx.exchange(iso7816.Command{INS: insSelect, P1: 0x04, Data: applicationID, Ne: neAll})
-	switch {
-	case err != nil:
-		return fmt.Errorf("piv: select PIV: %w", err)
-	case status != smartcard.StatusOK:
-		return fmt.Errorf("%w (%v)", ErrNoPIV, status)
-	}
-	tx.template = template
+	defer func() { err = tx.finish(err) }()
 	return f(tx)
+}
+
+// begin starts what Do does; Tx.finish ends it.
+func (c *Card) begin(ctx context.Context) (*Tx, error) {
+	c.mu.Lock()
+	tx := &Tx{ctx: ctx, card: c, transport: c.transport}
+	c.mu.Unlock()
+	if err := tx.transport.Begin(ctx); err != nil {
+		return nil, fmt.Errorf("piv: %w", err)
+	}
+	if err := tx.selectPIV(); err != nil {
+		return nil, tx.finish(err)
+	}
+	return tx, nil
+}
+
+// swap lets the card be reached through another transport from now on. Nothing
+// that was known of it counts any more.
+func (c *Card) swap(t smartcard.Card) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.transport, c.serial, c.longPassed = t, "", false
+}
+
+// speaksExtended says whether a command with n bytes of data goes in an APDU of
+// extended length. A long one that cannot be sent twice does only after another
+// one has got through: a reader that doesn't take it must not show by a lost
+// answer.
+func (c *Card) speaksExtended(n int, repeatable bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.extended && (repeatable || n <= iso7816.DataShortBytesMax || c.longPassed)
+}
+
+// sawExtended notes how an APDU of extended length with n bytes of data fared.
+func (c *Card) sawExtended(n int, status smartcard.Status, err error) {
+	if n <= iso7816.DataShortBytesMax {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil && status != smartcard.StatusWrongLength {
+		c.longPassed = true
+	} else if !c.longPassed {
+		c.extended = false
+	}
 }
 
 // Serial returns the card's serial number, or of a card without one the GUID
@@ -98,10 +133,43 @@ func (c *Card) PublicKey(ctx context.Context, slot Slot) (crypto.PublicKey, erro
 type Tx struct {
 	ctx           context.Context
 	card          *Card
+	transport     smartcard.Card
 	template      []byte // what SELECT answered
 	pinUsed       bool
 	authenticated bool
 	lastTry       bool
+}
+
+// selectPIV is SELECT. It is the first command of a transaction, so it shows
+// whether APDUs of extended length get through before anything depends on that.
+func (tx *Tx) selectPIV() error {
+	c := iso7816.Command{INS: insSelect, P1: 0x04, Data: applicationID, Ne: neAll}
+	template, status, err := tx.exchange(c)
+	if tx.card.speaksExtended(0, true) && (errors.Is(err, smartcard.ErrUnavailable) || status == smartcard.StatusWrongLength) {
+		r, shortErr := iso7816.Exchange(tx.send, c, false)
+		if shortErr == nil {
+			template, status, err = r.Data, smartcard.Status(r.SW), nil
+			tx.card.mu.Lock()
+			tx.card.extended = false
+			tx.card.mu.Unlock()
+		}
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("piv: select PIV: %w", err)
+	case status != smartcard.StatusOK:
+		return fmt.Errorf("%w (%v)", ErrNoPIV, status)
+	}
+	tx.template = template
+	return nil
+}
+
+// finish ends the transaction whose outcome was err.
+func (tx *Tx) finish(err error) error {
+	if endErr := tx.end(); endErr != nil && !errors.Is(err, smartcard.ErrUnavailable) {
+		return errors.Join(err, fmt.Errorf("piv: the card may still accept commands without a PIN: %w", endErr))
+	}
+	return err
 }
 
 // end clears the card's security state and ends the transaction. A card that is
@@ -113,7 +181,7 @@ func (tx *Tx) end() error {
 	} else if tx.pinUsed && tx.forgetPIN() != nil {
 		disposition = smartcard.Reset
 	}
-	err := tx.card.transport.End(disposition)
+	err := tx.transport.End(disposition)
 	if errors.Is(err, smartcard.ErrCardRemoved) || errors.Is(err, smartcard.ErrReset) {
 		return nil
 	}
@@ -131,11 +199,15 @@ func (tx *Tx) forgetPIN() error {
 
 // exchange sends one command and returns the whole answer, whatever its status.
 func (tx *Tx) exchange(c iso7816.Command) ([]byte, smartcard.Status, error) {
-	r, err := iso7816.Exchange(func(apdu []byte) ([]byte, error) {
-		return tx.card.transport.Transmit(tx.ctx, apdu)
-	}, c, tx.card.extended)
+	extended := tx.card.speaksExtended(len(c.Data), true)
+	r, err := iso7816.Exchange(tx.send, c, extended)
+	if extended {
+		tx.card.sawExtended(len(c.Data), smartcard.Status(r.SW), err)
+	}
 	return r.Data, smartcard.Status(r.SW), err
 }
+
+func (tx *Tx) send(apdu []byte) ([]byte, error) { return tx.transport.Transmit(tx.ctx, apdu) }
 
 // command is exchange for commands that have to succeed. what says what was
 // tried.
@@ -171,6 +243,9 @@ func (tx *Tx) Serial() (string, error) {
 	}
 	guid, err := tx.GUID() // not kept: any program can write another
 	if errors.Is(err, smartcard.StatusNotFound) || errors.Is(err, iso7816.ErrMalformed) {
+		if status != smartcard.StatusOK && !lacksInstruction(status) {
+			return "", fmt.Errorf("piv: serial number: %w", status)
+		}
 		return "", nil // a card without a name is still a card
 	}
 	if err != nil {

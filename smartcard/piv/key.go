@@ -55,7 +55,7 @@ func (tx *Tx) operator(slot Slot, public crypto.PublicKey) func(iso7816.Tag, []b
 		if err != nil {
 			return nil, err
 		}
-		return tx.usePrivateKey(slot, a, tag, in)
+		return tx.usePrivateKey(slot, a, tag, in, false)
 	}
 }
 
@@ -219,28 +219,39 @@ func (k *exchangeKey) ECDH(remote *ecdh.PublicKey) ([]byte, error) {
 }
 
 // usePrivateKey is GENERAL AUTHENTICATE: 7C { 82, tag in } gives 7C { 82 out }.
-// If the card is lost meanwhile, the error is an *InterruptedError.
-func (tx *Tx) usePrivateKey(slot Slot, a Algorithm, tag iso7816.Tag, in []byte) ([]byte, error) {
+// If the card is lost meanwhile, the error is an *InterruptedError. repeatable
+// says that a second use would do no harm: signatures are not.
+func (tx *Tx) usePrivateKey(slot Slot, a Algorithm, tag iso7816.Tag, in []byte, repeatable bool) ([]byte, error) {
 	body := iso7816.AppendTLV(nil, tagResponse, nil)
 	body = iso7816.AppendTLV(body, tag, in)
 	what := fmt.Sprintf("use the key of slot %v", slot)
 	complete := false  // once all of the command has been sent
 	answering := false // once the card has begun to answer
-	r, err := iso7816.Exchange(func(apdu []byte) ([]byte, error) {
+	send := func(apdu []byte) ([]byte, error) {
 		complete = complete || apdu[0]&iso7816.ClassChaining == 0
 		answering = answering || apdu[1] != insAuthenticate
-		return tx.card.transport.Transmit(tx.ctx, apdu)
-	}, iso7816.Command{
+		return tx.send(apdu)
+	}
+	c := iso7816.Command{
 		INS: insAuthenticate, P1: byte(a), P2: byte(slot),
 		Data: iso7816.AppendTLV(nil, tagTemplate, body), Ne: neAll,
-	}, tx.card.extended)
+	}
+	extended := tx.card.speaksExtended(len(c.Data), repeatable)
+	r, err := iso7816.Exchange(send, c, extended)
+	if extended {
+		tx.card.sawExtended(len(c.Data), smartcard.Status(r.SW), err)
+	}
+	if extended && err == nil && smartcard.Status(r.SW) == smartcard.StatusWrongLength && !answering {
+		complete = false // it was refused unread
+		r, err = iso7816.Exchange(send, c, false)
+	}
 	if err != nil {
 		return nil, &InterruptedError{Slot: slot, KeyUsed: complete, Err: fmt.Errorf("piv: %s: %w", what, err)}
 	}
 	if err := smartcard.Status(r.SW).Err(); err != nil {
-		clear(r.Data)
 		err = fmt.Errorf("piv: %s: %w", what, err)
-		if answering { // GET RESPONSE failed: the rest of the answer is lost
+		if answering || len(r.Data) > 0 { // GET RESPONSE failed, or this is no refusal: the rest of the answer is lost
+			clear(r.Data)
 			return nil, &InterruptedError{Slot: slot, KeyUsed: true, Err: err}
 		}
 		return nil, err

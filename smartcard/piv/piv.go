@@ -42,13 +42,17 @@
 // # Interruptions
 //
 // A card can be pulled, or reset by another program, at any moment. What a person
-// approved once is done once at most: a command that uses a key is never sent a
-// second time, and an [InterruptedError] with KeyUsed says that it may have been
-// carried out although no answer came. Any other error means that the key was not
-// used, but for [ErrWrongKey], which is about an answer that is there.
+// approved once is done once at most: a command that signs is never sent a second
+// time, and an [InterruptedError] with KeyUsed says that it may have been carried
+// out although no answer came. Any other error means that the key was not used,
+// but for [ErrWrongKey], which is about an answer that is there.
 //
 // If another program resets the card before the key's turn, a Session begins
-// again by itself, once, with a PIN that the card has accepted before.
+// again by itself, once, with a PIN that the card has accepted before. A Session
+// with SessionConfig.Reopen goes on when a card that was lost is back: with that
+// PIN, or after it was asked for anew. Before the PIN goes out, the card has to
+// have the serial number that it had before. Decryption and key agreement are
+// repeated even if they may have been done: they bind nobody.
 //
 // # What is least
 //
@@ -92,7 +96,12 @@
 //
 // The first use of a key in a Session costs more: SELECT, the serial number and
 // the tries left, for the person who is asked for the PIN, and the tries left once
-// more before a PIN that is not yet known to be right.
+// more before a PIN that is not yet known to be right. Uses that follow one
+// another share SELECT and the last VERIFY in [Session.Hold].
+//
+// A signature of more than 255 bytes in an APDU of extended length waits until
+// another command of such length was answered: what a reader cannot carry looks
+// like an answer that was lost.
 //
 // Nothing is kept from one transaction to the next that another program could
 // change; the serial number is.
