@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
@@ -14,15 +14,18 @@ import (
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/roles/wallet"
 	"github.com/setkit/setkit/smartcard"
+	"github.com/setkit/setkit/smartcard/iso7816"
 	"github.com/setkit/setkit/smartcard/pcsc"
 	"github.com/setkit/setkit/smartcard/piv"
 )
 
-// connection is a smart card in a reader, with a session that asks for its PIN
-// once, when a key is first used.
+// connection is a smart card, in whatever reader it is, with a session that asks
+// for its PIN once, when a key is first used. If the card is lost, the session
+// goes on when it is back.
 type connection struct {
+	finder    finder
 	card      *pcsc.Card
-	recorder  *smartcard.Recorder
+	recorders []*smartcard.Recorder // one for each time that it was opened
 	piv       *piv.Card
 	session   *piv.Session
 	serial    string
@@ -35,6 +38,7 @@ var _ wallet.Card = (*connection)(nil)
 func (c *connection) Serial() string              { return c.serial }
 func (c *connection) Signer() crypto.Signer       { return c.signer }
 func (c *connection) Decrypter() crypto.Decrypter { return c.decrypter }
+func (c *connection) Hold(f func() error) error   { return c.session.Hold(f) }
 
 // close clears the PIN and leaves the card.
 func (c *connection) close() {
@@ -45,18 +49,40 @@ func (c *connection) close() {
 }
 
 // connect opens the card in a reader and asks who it is.
-func connect(ctx context.Context, reader string) (*connection, error) {
+func (f finder) connect(ctx context.Context, reader string) (*connection, error) {
 	card, err := pcsc.Open(ctx, reader)
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{card: card, recorder: smartcard.NewRecorder(card)}
-	c.piv = piv.New(c.recorder, piv.Options{})
+	recorder := smartcard.NewRecorder(patient{card, f.say})
+	c := &connection{
+		finder: f, card: card, recorders: []*smartcard.Recorder{recorder},
+		piv: piv.New(recorder, piv.Options{Extended: takesExtended(card.ATR())}),
+	}
 	if c.serial, err = c.piv.Serial(ctx); err != nil {
 		card.Close()
 		return nil, fmt.Errorf("reader %q: %w", reader, err)
 	}
 	return c, nil
+}
+
+// takesExtended says if a card takes APDUs of extended length, by a protocol that
+// carries them as they are. PC/SC speaks the first one that the card offers.
+func takesExtended(atr []byte) bool {
+	a, err := iso7816.ParseATR(atr)
+	return err == nil && a.ExtendedLength && a.Protocols[0] == 1
+}
+
+// reopen gets the card back after it was lost. See piv.SessionConfig.
+func (c *connection) reopen(ctx context.Context, lost error) (smartcard.Card, error) {
+	c.card.Close()
+	back, err := c.finder.await(ctx, lost, []string{c.serial})
+	if err != nil {
+		return nil, err
+	}
+	c.card = back.card
+	c.recorders = append(c.recorders, back.recorders...)
+	return back.recorders[0], nil
 }
 
 // pinEntry is how the PIN is got.
@@ -65,15 +91,33 @@ type pinEntry struct {
 	lastTry bool
 	stdin   io.Reader
 	stderr  io.Writer
+
+	asked     bool
+	triesLeft int // when it was asked for last
 }
 
-func newPINEntry(c *urfave.Context) pinEntry {
-	return pinEntry{c.String("pin-source"), c.Bool("last-try"), c.App.Reader, c.App.ErrWriter}
+func newPINEntry(c *urfave.Context) *pinEntry {
+	return &pinEntry{source: c.String("pin-source"), lastTry: c.Bool("last-try"), stdin: c.App.Reader, stderr: c.App.ErrWriter}
+}
+
+// ask gets the PIN from its source. It can be asked for again, if the card was
+// lost before it said that the PIN is right. A person knows then what to do; what
+// comes from elsewhere is not tried again if the card has counted a wrong one.
+func (p *pinEntry) ask(ctx context.Context, r piv.PINRequest) ([]byte, error) {
+	if p.asked && !strings.HasPrefix(p.source, "prompt:") && r.TriesLeft < p.triesLeft {
+		return nil, fmt.Errorf("the card was lost while it checked the PIN and has counted a wrong one (%d tries left): the one from %s is not tried again", r.TriesLeft, p.source)
+	}
+	p.asked, p.triesLeft = true, r.TriesLeft
+	prompt := fmt.Sprintf("PIN of card %s, %s", r.Serial, r.Reason)
+	if r.TriesLeft == 1 {
+		prompt += " (the last try)"
+	}
+	return cli.Secret(ctx, p.source, prompt, p.stdin, p.stderr)
 }
 
 // use makes the card's keys usable. The public keys are known from elsewhere, or
 // nil: then the card is asked.
-func (c *connection) use(ctx context.Context, pin pinEntry, reason string, sign, vault crypto.PublicKey) (err error) {
+func (c *connection) use(ctx context.Context, pin *pinEntry, reason string, sign, vault crypto.PublicKey) (err error) {
 	if sign == nil {
 		if sign, err = c.publicKey(ctx, piv.SlotSignature); err != nil {
 			return err
@@ -84,19 +128,12 @@ func (c *connection) use(ctx context.Context, pin pinEntry, reason string, sign,
 			return err
 		}
 	}
-	c.session = c.piv.NewSession(ctx, piv.SessionConfig{
-		Reason: reason, AllowLastTry: pin.lastTry,
-		PIN: func(ctx context.Context, r piv.PINRequest) ([]byte, error) {
-			prompt := fmt.Sprintf("PIN of card %s, %s", r.Serial, r.Reason)
-			if r.TriesLeft == 1 {
-				prompt += " (the last try)"
-			}
-			return cli.Secret(ctx, pin.source, prompt, pin.stdin, pin.stderr)
-		},
-	})
-	if c.signer, err = c.session.Signer(piv.SlotSignature, sign); err != nil {
+	c.session = c.piv.NewSession(ctx, piv.SessionConfig{Reason: reason, AllowLastTry: pin.lastTry, PIN: pin.ask, Reopen: c.reopen})
+	signer, err := c.session.Signer(piv.SlotSignature, sign)
+	if err != nil {
 		return err
 	}
+	c.signer = signatureKey{signer}
 	c.decrypter, err = c.session.Decrypter(piv.SlotKeyManagement, vault)
 	return err
 }
@@ -107,6 +144,57 @@ func (c *connection) publicKey(ctx context.Context, slot piv.Slot) (crypto.Publi
 		return nil, fmt.Errorf("card %s has no key in slot %v: set-card personalise makes it: %w", c.serial, slot, err)
 	}
 	return key, err
+}
+
+// signatureKey tells the wallet when a signature may have been made that was lost.
+type signatureKey struct{ crypto.Signer }
+
+func (k signatureKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	signature, err := k.Signer.Sign(rand, digest, opts)
+	var interrupted *piv.InterruptedError
+	if errors.As(err, &interrupted) && interrupted.KeyUsed {
+		return nil, lostSignature{err}
+	}
+	return signature, err
+}
+
+// lostSignature is an error that the wallet knows.
+type lostSignature struct{ error }
+
+func (e lostSignature) Unwrap() error        { return e.error }
+func (e lostSignature) Is(target error) bool { return target == wallet.ErrSignatureLost }
+
+// slowAfter is how long a card is waited for in silence.
+const slowAfter = 2 * time.Second
+
+// patient is a card that one waits for, and is told so.
+type patient struct {
+	smartcard.Card
+	say func(string)
+}
+
+func (p patient) Begin(ctx context.Context) error {
+	defer p.after("Waiting for another program to give the card back ...")()
+	return p.Card.Begin(ctx)
+}
+
+func (p patient) Transmit(ctx context.Context, cmd []byte) ([]byte, error) {
+	defer p.after("Waiting for the card; some want to be touched ...")()
+	return p.Card.Transmit(ctx, cmd)
+}
+
+// after says something unless the function that it returns is called soon.
+func (p patient) after(text string) (stop func()) {
+	said := make(chan struct{})
+	timer := time.AfterFunc(slowAfter, func() {
+		defer close(said)
+		p.say(text)
+	})
+	return func() {
+		if !timer.Stop() {
+			<-said
+		}
+	}
 }
 
 // apdus sums up what went to the card and back.
@@ -120,55 +208,14 @@ type apdus struct {
 func (c *connection) report() *apdus {
 	var sum apdus
 	var took time.Duration
-	for _, r := range c.recorder.Take() {
-		sum.Count++
-		sum.SentBytes += r.SentBytes
-		sum.ReceivedBytes += r.ReceivedBytes
-		took += r.Took
+	for _, recorder := range c.recorders {
+		for _, r := range recorder.Take() {
+			sum.Count++
+			sum.SentBytes += r.SentBytes
+			sum.ReceivedBytes += r.ReceivedBytes
+			took += r.Took
+		}
 	}
 	sum.Milliseconds = float64(took.Microseconds()) / 1000
 	return &sum
-}
-
-// findCard connects to the first of the enrolled cards that is in the reader whose
-// name is given, or in any.
-func findCard(ctx context.Context, reader string, cards []*wallet.EnrolledCard) (*wallet.EnrolledCard, *connection, error) {
-	readers, err := pcsc.Readers(ctx)
-	if reader != "" {
-		var one pcsc.Reader
-		one, err = pcsc.Find(ctx, reader)
-		readers = []pcsc.Reader{one}
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	var best *wallet.EnrolledCard
-	var found *connection
-	var problem error
-	for _, r := range readers {
-		if !r.CardPresent {
-			continue
-		}
-		c, err := connect(ctx, r.Name)
-		if err != nil {
-			problem = err
-			continue
-		}
-		i := slices.IndexFunc(cards, func(e *wallet.EnrolledCard) bool { return e.Serial == c.serial })
-		if i < 0 || best != nil && slices.Index(cards, best) <= i {
-			if i < 0 && reader != "" {
-				problem = fmt.Errorf("card %s in reader %q is not that", c.serial, r.Name)
-			}
-			c.close()
-			continue
-		}
-		if found != nil {
-			found.close()
-		}
-		best, found = cards[i], c
-	}
-	if found == nil {
-		return nil, nil, errNotCard(cards, problem)
-	}
-	return best, found, nil
 }

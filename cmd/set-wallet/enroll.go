@@ -106,7 +106,7 @@ func enroll(c *urfave.Context) error {
 	if err != nil {
 		return classified(err)
 	}
-	card, err := connect(c.Context, reader.Name)
+	card, err := newFinder(c).connect(c.Context, reader.Name)
 	if err != nil {
 		return classified(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -55,6 +56,7 @@ func cardFlags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "reader", Usage: "the card in the reader whose `NAME` is this or contains it (default: wherever the card is)"},
 		&urfave.StringFlag{Name: "pin-source", Value: "prompt:", Usage: "PIN: `SOURCE` file:PATH, env:NAME, cred:NAME or prompt:"},
+		&urfave.DurationFlag{Name: "card-wait", Value: time.Minute, Usage: "how long to wait for a card that was pulled to be back: `DURATION`"},
 		&urfave.BoolFlag{Name: "last-try", Usage: "use the PIN even if only one try is left before the card is blocked"},
 	}
 }

@@ -121,6 +121,8 @@ func outcome(p *wallet.Purchase) error {
 		return fmt.Errorf("the merchant does not know yet whether the payment happens (%s): ask again with: set-wallet inquire %v", p.CompletionCode, p.XID)
 	case wallet.Declined:
 		return fmt.Errorf("the payment was declined (%s); nothing was paid", p.AuthCode)
+	case wallet.Unsent:
+		return errors.New("the card was lost while it signed; the payment was never sent and nothing was paid")
 	}
 	return fmt.Errorf("the merchant rejected the order (%s); nothing was paid", p.CompletionCode)
 }

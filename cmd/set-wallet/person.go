@@ -88,14 +88,14 @@ func (t terminal) confirm(ctx context.Context, question string) (bool, error) {
 // payer is the person who pays, for package wallet.
 type payer struct {
 	terminal
-	reader string
-	pin    pinEntry
+	finder finder
+	pin    *pinEntry
 	yes    bool
 	card   *connection // once chosen
 }
 
 func newPayer(c *urfave.Context) *payer {
-	return &payer{terminal: newTerminal(c), reader: c.String("reader"), pin: newPINEntry(c), yes: c.Bool("yes")}
+	return &payer{terminal: newTerminal(c), finder: newFinder(c), pin: newPINEntry(c), yes: c.Bool("yes")}
 }
 
 func (p *payer) close() {
@@ -106,7 +106,7 @@ func (p *payer) close() {
 
 // Choose connects to the card of the merchant's preferred brand that is there.
 func (p *payer) Choose(ctx context.Context, cards []*wallet.EnrolledCard) (*wallet.EnrolledCard, wallet.Card, error) {
-	e, c, err := findCard(ctx, p.reader, cards)
+	e, c, err := p.finder.find(ctx, cards)
 	if err != nil {
 		return nil, nil, err
 	}

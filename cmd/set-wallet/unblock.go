@@ -37,7 +37,7 @@ func unblock(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	card, err := connect(c.Context, reader.Name)
+	card, err := newFinder(c).connect(c.Context, reader.Name)
 	if err != nil {
 		return err
 	}

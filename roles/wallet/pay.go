@@ -148,13 +148,23 @@ func (w *Wallet) initiate(ctx context.Context, m *set.Initiation, p *set.Purchas
 
 // sign opens the vault, signs the payment and stores it. It is not sent yet.
 func (w *Wallet) sign(ctx context.Context, r *record, e *set.Endpoint, c *EnrolledCard, card Card) error {
-	account, err := c.account(card.Decrypter())
-	if err != nil {
+	err := card.Hold(func() error {
+		account, err := c.account(card.Decrypter())
+		if err != nil {
+			return err
+		}
+		defer account.Clear()
+		r.sent = w.cfg.Now()
+		r.preq, err = r.p.Request(e, r.sent, account)
 		return err
+	})
+	if errors.Is(err, ErrSignatureLost) {
+		r.outcome, r.preq = Unsent, []byte{}
+		// It must be known even if the person has lost patience.
+		saveErr := w.savePurchase(context.WithoutCancel(ctx), r)
+		return errors.Join(fmt.Errorf("the payment was not sent, nothing was paid; pay again to have it signed anew: %w", err), saveErr)
 	}
-	defer account.Clear()
-	r.sent = w.cfg.Now()
-	if r.preq, err = r.p.Request(e, r.sent, account); err != nil {
+	if err != nil {
 		return err
 	}
 	return w.savePurchase(ctx, r)
@@ -188,6 +198,9 @@ func (w *Wallet) Inquire(ctx context.Context, xid set.XID, payer Payer) (*Purcha
 }
 
 func (w *Wallet) inquire(ctx context.Context, r *record, payer Payer) (*Purchase, error) {
+	if r.outcome == Unsent {
+		return w.view(ctx, r) // the merchant cannot know it
+	}
 	c, err := w.card(ctx, r.cardID)
 	if err != nil {
 		return nil, err

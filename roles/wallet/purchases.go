@@ -21,6 +21,7 @@ const (
 	Approved Outcome = "approved" // authorized
 	Declined Outcome = "declined" // not authorized
 	Rejected Outcome = "rejected" // refused by the merchant, or never received
+	Unsent   Outcome = "unsent"   // signed, perhaps, by a card that was lost then; nothing was paid
 )
 
 // Purchase is a purchase as the wallet remembers it.
@@ -93,14 +94,14 @@ func answerOf(data *set.PResData) (answer, error) {
 
 const purchaseColumns = `card, order_key, set_url, order_type, purchase, preq, sent_s, outcome, completion, auth_code, answered_s`
 
-// savePurchase stores a payment that is about to be sent.
+// savePurchase stores a payment that is about to be sent, or one that is not.
 func (w *Wallet) savePurchase(ctx context.Context, r *record) error {
 	text, err := json.Marshal(r.p)
 	if err != nil {
 		return err
 	}
 	err = w.db.Tx(ctx, func(tx *sql.Tx) error {
-		if len(r.orderKey) > 0 {
+		if len(r.orderKey) > 0 && r.outcome == Unknown {
 			var open int
 			err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM purchase WHERE order_key = $1 AND outcome IN ($2, $3)`,
 				r.orderKey, string(Unknown), string(Approved)).Scan(&open)

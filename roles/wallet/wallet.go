@@ -10,6 +10,9 @@
 // A payment is signed once, after the cardholder approved it, and is on disk before it is sent. Whatever
 // interrupts it, the wallet sends the same octets again or asks the merchant (SET §7.6, §7.9); it never
 // signs a second payment for an order whose first one may have gone through.
+//
+// A smart card that is lost while it signs may have made a signature that nobody has. Nothing was sent
+// then; the purchase is remembered as Unsent, and only the cardholder can have it signed anew.
 package wallet
 
 import (
@@ -39,11 +42,18 @@ const databaseFile = "wallet.db"
 type Card interface {
 	// Serial tells one card from another.
 	Serial() string
-	// Signer is the key that signs payments.
+	// Signer is the key that signs payments. Where it may have signed and the signature was lost, its error
+	// wraps ErrSignatureLost; with any other error there is no signature.
 	Signer() crypto.Signer
 	// Decrypter is the RSA key that opens the vault. It decrypts RSAES-OAEP with SHA-256.
 	Decrypter() crypto.Decrypter
+	// Hold runs f, which uses the keys one after the other and waits for nothing, and returns its error.
+	// The card may be kept from other programs meanwhile.
+	Hold(f func() error) error
 }
+
+// ErrSignatureLost tells that a smart card may have signed and that its signature did not arrive.
+var ErrSignatureLost = errors.New("the smart card's signature was lost")
 
 // Config is what a wallet works with.
 type Config struct {

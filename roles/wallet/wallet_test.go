@@ -52,6 +52,7 @@ func newSoftCard(t *testing.T, serial string) *softCard {
 func (c *softCard) Serial() string              { return c.serial }
 func (c *softCard) Signer() crypto.Signer       { return softSigner{c} }
 func (c *softCard) Decrypter() crypto.Decrypter { return softDecrypter{c} }
+func (c *softCard) Hold(f func() error) error   { return f() }
 
 type softSigner struct{ c *softCard }
 
