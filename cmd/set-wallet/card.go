@@ -38,7 +38,21 @@ var _ wallet.Card = (*connection)(nil)
 func (c *connection) Serial() string              { return c.serial }
 func (c *connection) Signer() crypto.Signer       { return c.signer }
 func (c *connection) Decrypter() crypto.Decrypter { return c.decrypter }
-func (c *connection) Hold(f func() error) error   { return c.session.Hold(f) }
+
+// Hold does what was approved, if f has, even where the PIN could not be withdrawn
+// afterwards.
+func (c *connection) Hold(f func() error) error {
+	err := errors.New("f was not called")
+	held := c.session.Hold(func() error {
+		err = f()
+		return err
+	})
+	if err == nil && held != nil {
+		c.finder.say(fmt.Sprintf("Take card %s out of the reader: %v", c.serial, held))
+		return nil
+	}
+	return held
+}
 
 // close clears the PIN and leaves the card.
 func (c *connection) close() {

@@ -17,7 +17,7 @@ import (
 
 const (
 	lookInterval = 200 * time.Millisecond
-	lookTimeout  = 10 * time.Second // for one card, which another program may hold
+	lookTimeout  = 30 * time.Second // for one card, which another program may hold
 )
 
 // finder finds smart cards in readers.

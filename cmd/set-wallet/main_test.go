@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"crypto"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -20,8 +19,8 @@ import (
 	"github.com/setkit/setkit/roles/set/settest"
 	"github.com/setkit/setkit/roles/wallet/wallettest"
 	"github.com/setkit/setkit/smartcard/cardtest"
-	"github.com/setkit/setkit/smartcard/pcsc"
 	"github.com/setkit/setkit/smartcard/piv"
+	"github.com/setkit/setkit/smartcard/virtual"
 )
 
 const (
@@ -46,9 +45,15 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
+	return newSceneWith(t, cardtest.New(t), piv.ECDSAP256)
+}
+
+// newSceneWith is newScene with a certain card in a reader, and its signature key.
+func newSceneWith(t *testing.T, card *cardtest.Card, a piv.Algorithm) *scene {
+	t.Helper()
 	w := settest.NewWorld(t)
-	s := &scene{t: t, world: w, ca: wallettest.NewCA(t, w), shop: wallettest.NewShop(t, w), card: cardtest.New(t), dir: t.TempDir()}
-	makeKeys(t, s.card.Name)
+	s := &scene{t: t, world: w, ca: wallettest.NewCA(t, w), shop: wallettest.NewShop(t, w), card: card, dir: t.TempDir()}
+	makeKeys(t, card.Virtual, a)
 	for name, text := range map[string]string{
 		"pin": testPIN, "puk": testPUK, "wrong": wrongPIN, "pan": testPAN, "expiry": testExpiry, "secret": testSecret,
 		"root.pem":     string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.Root.X509.Raw})),
@@ -66,20 +71,14 @@ func (s *scene) file(name string) string { return filepath.Join(s.dir, name) }
 func (s *scene) wallet() string          { return s.file("wallet") }
 
 // makeKeys generates the keys of a fresh card.
-func makeKeys(t *testing.T, reader string) {
+func makeKeys(t *testing.T, card *virtual.Card, a piv.Algorithm) {
 	t.Helper()
-	c, err := pcsc.Open(t.Context(), reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	err = piv.New(c, piv.Options{}).Do(t.Context(), func(tx *piv.Tx) error {
+	err := piv.New(card, piv.Options{}).Do(t.Context(), func(tx *piv.Tx) error {
 		if err := tx.Authenticate(piv.ManagementKey{Key: piv.FactoryManagementKey()}); err != nil {
 			return err
 		}
-		for slot, a := range map[piv.Slot]piv.Algorithm{piv.SlotSignature: piv.ECDSAP256, piv.SlotKeyManagement: piv.RSA2048} {
-			var key crypto.PublicKey
-			if key, err = tx.Generate(slot, a, piv.PINPolicyDefault); err != nil || key == nil {
+		for slot, a := range map[piv.Slot]piv.Algorithm{piv.SlotSignature: a, piv.SlotKeyManagement: piv.RSA2048} {
+			if _, err := tx.Generate(slot, a, piv.PINPolicyDefault); err != nil {
 				return err
 			}
 		}

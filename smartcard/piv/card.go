@@ -17,7 +17,7 @@ import (
 
 // cleanupTimeout bounds what is done at the end of a transaction whose context
 // has already ended.
-const cleanupTimeout = 5 * time.Second
+const cleanupTimeout = 15 * time.Second
 
 // ErrNoPIV means that the card has no PIV application.
 var ErrNoPIV = errors.New("piv: this is no PIV card")
@@ -173,7 +173,8 @@ func (tx *Tx) finish(err error) error {
 }
 
 // end clears the card's security state and ends the transaction. A card that is
-// gone, or was reset by another, has none.
+// gone, or was reset by another, has none; nor has one whose reader or whose
+// service is gone, once there is another that gives it power.
 func (tx *Tx) end() error {
 	disposition := smartcard.Leave
 	if tx.authenticated {
@@ -182,8 +183,10 @@ func (tx *Tx) end() error {
 		disposition = smartcard.Reset
 	}
 	err := tx.transport.End(disposition)
-	if errors.Is(err, smartcard.ErrCardRemoved) || errors.Is(err, smartcard.ErrReset) {
-		return nil
+	for _, gone := range []error{smartcard.ErrCardRemoved, smartcard.ErrReset, smartcard.ErrNoReader, smartcard.ErrNoService} {
+		if errors.Is(err, gone) {
+			return nil
+		}
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 
 	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/iso7816"
@@ -169,15 +170,13 @@ func (k *privateKey) Decrypt(_ io.Reader, msg []byte, opts crypto.DecrypterOpts)
 	if _, _, err := oaepHashes(oaep); err != nil {
 		return nil, err
 	}
-	size := k.public.(*rsa.PublicKey).Size()
-	if len(msg) != size {
+	public := k.public.(*rsa.PublicKey)
+	size := public.Size()
+	if len(msg) != size || new(big.Int).SetBytes(msg).Cmp(public.N) >= 0 {
 		return nil, rsa.ErrDecryption
 	}
 	block, err := k.operate(tagChallenge, msg)
 	if err != nil {
-		if refusedWith(err, smartcard.StatusWrongData) { // a number beyond the modulus
-			return nil, rsa.ErrDecryption
-		}
 		return nil, err
 	}
 	if len(block) != size {
