@@ -23,14 +23,14 @@ import (
 // for its PIN once, when a key is first used. If the card is lost, the session
 // goes on when it is back.
 type connection struct {
-	finder    finder
-	card      *pcsc.Card
-	recorders []*smartcard.Recorder // one for each time that it was opened
-	piv       *piv.Card
-	session   *piv.Session
-	serial    string
-	signer    crypto.Signer
-	decrypter crypto.Decrypter
+	finder     finder
+	card       *pcsc.Card
+	transports []patient // one for each time that it was opened
+	piv        *piv.Card
+	session    *piv.Session
+	serial     string
+	signer     crypto.Signer
+	decrypter  crypto.Decrypter
 }
 
 var _ wallet.Card = (*connection)(nil)
@@ -68,10 +68,10 @@ func (f finder) connect(ctx context.Context, reader string) (*connection, error)
 	if err != nil {
 		return nil, err
 	}
-	recorder := smartcard.NewRecorder(patient{card, f.say})
+	transport := patient{smartcard.NewRecorder(card), f.say}
 	c := &connection{
-		finder: f, card: card, recorders: []*smartcard.Recorder{recorder},
-		piv: piv.New(recorder, piv.Options{Extended: takesExtended(card.ATR())}),
+		finder: f, card: card, transports: []patient{transport},
+		piv: piv.New(transport, piv.Options{Extended: takesExtended(card.ATR())}),
 	}
 	if c.serial, err = c.piv.Serial(ctx); err != nil {
 		card.Close()
@@ -95,8 +95,8 @@ func (c *connection) reopen(ctx context.Context, lost error) (smartcard.Card, er
 		return nil, err
 	}
 	c.card = back.card
-	c.recorders = append(c.recorders, back.recorders...)
-	return back.recorders[0], nil
+	c.transports = append(c.transports, back.transports...)
+	return back.transports[0], nil
 }
 
 // pinEntry is how the PIN is got.
@@ -181,20 +181,20 @@ func (e lostSignature) Is(target error) bool { return target == wallet.ErrSignat
 // slowAfter is how long a card is waited for in silence.
 const slowAfter = 2 * time.Second
 
-// patient is a card that one waits for, and is told so.
+// patient is a card that counts, and that one waits for and is told so.
 type patient struct {
-	smartcard.Card
+	*smartcard.Recorder
 	say func(string)
 }
 
 func (p patient) Begin(ctx context.Context) error {
 	defer p.after("Waiting for another program to give the card back ...")()
-	return p.Card.Begin(ctx)
+	return p.Recorder.Begin(ctx)
 }
 
 func (p patient) Transmit(ctx context.Context, cmd []byte) ([]byte, error) {
 	defer p.after("Waiting for the card; some want to be touched ...")()
-	return p.Card.Transmit(ctx, cmd)
+	return p.Recorder.Transmit(ctx, cmd)
 }
 
 // after says something unless the function that it returns is called soon.
@@ -222,8 +222,8 @@ type apdus struct {
 func (c *connection) report() *apdus {
 	var sum apdus
 	var took time.Duration
-	for _, recorder := range c.recorders {
-		for _, r := range recorder.Take() {
+	for _, t := range c.transports {
+		for _, r := range t.Take() {
 			sum.Count++
 			sum.SentBytes += r.SentBytes
 			sum.ReceivedBytes += r.ReceivedBytes

@@ -418,6 +418,39 @@ func TestNothingSignedWithoutConsent(t *testing.T) {
 	s.wantOutcome(t, wallet.Approved, "approved")
 }
 
+// The card was lost while it signed: that is remembered, nothing was sent, and only the cardholder has it
+// signed anew.
+func TestSignatureLost(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.enrol(t)
+	s.person.card.failing = fmt.Errorf("the card was pulled: %w", wallet.ErrSignatureLost)
+	if p, err := s.pay(t); p != nil || !errors.Is(err, wallet.ErrSignatureLost) || !strings.Contains(err.Error(), "nothing was paid") {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	list, err := s.wallet.Purchases(t.Context(), 10)
+	if err != nil || len(list) != 1 || list[0].Outcome != wallet.Unsent || list[0].Merchant == "" || list[0].Amount != wallettest.Price {
+		t.Fatalf("history %+v, %v", list, err)
+	}
+	signed, asked := s.person.card.signed, s.shop.Count(set.InqReqType)
+	p, err := s.wallet.Inquire(t.Context(), list[0].XID, s.person)
+	if err != nil || p.Outcome != wallet.Unsent || s.shop.Count(set.InqReqType) != asked || s.person.card.signed != signed {
+		t.Errorf("inquiry %+v, %v", p, err)
+	}
+	if n := s.shop.Count(set.PReqType); n != 0 {
+		t.Errorf("the shop got %d payments", n)
+	}
+	s.person.card.failing = nil
+	approved := s.person.approved
+	s.wantOutcome(t, wallet.Approved, "approved")
+	if s.person.approved != approved+1 || len(s.shop.Payments()) != 1 {
+		t.Errorf("approved %d times, %d payments", s.person.approved-approved, len(s.shop.Payments()))
+	}
+	if list, err = s.wallet.Purchases(t.Context(), 10); err != nil || len(list) != 2 {
+		t.Errorf("history %v, %v", list, err)
+	}
+}
+
 // Two windows pay one order at the same time: one payment is sent.
 func TestPayTwiceAtOnce(t *testing.T) {
 	t.Parallel()
