@@ -247,8 +247,8 @@ func newStage(t *testing.T, k kind, host *service, place int) *stage {
 	s := &stage{pcscd: host, seen: make(map[string]bool), place: place}
 	s.faulty = &faultyCard{Card: virtual.NewCard(), atr: k.atr, service: host}
 	s.faulty.arm(-1, fault{})
-	card := &cardtest.Card{Virtual: s.faulty.Card, Reader: &cardtest.Reader{}}
-	s.scene = newSceneWith(t, card, k.algorithm)
+	makeKeys(t, s.faulty.Card, k.algorithm)
+	s.scene = newSceneWith(t, &cardtest.Card{Virtual: s.faulty.Card, Reader: &cardtest.Reader{}})
 	s.plug()
 	t.Cleanup(func() { s.plugged.Unplug() })
 	s.enroll()

@@ -20,8 +20,8 @@ import (
 	"filippo.io/age"
 
 	"github.com/setkit/setkit/roles/set"
-	"github.com/setkit/setkit/smartcard/cardtest"
 	"github.com/setkit/setkit/smartcard/piv"
+	"github.com/setkit/setkit/smartcard/virtual"
 )
 
 // vaultReader opens a vault as anyone can who has read how it is made, with the
@@ -87,8 +87,8 @@ func TestLostWallet(t *testing.T) {
 	files := searchFiles(t, s.wallet(), secrets)
 	t.Logf("%d files searched for %d secrets", files, len(secrets))
 
-	other := cardtest.New(t)
-	makeKeys(t, other.Virtual, piv.ECDSAP256)
+	plastic := virtual.NewCard()
+	other := inReader(t, plastic, plastic, piv.ECDSAP256)
 	if b, err := openVault(t, s, other.Name); err == nil || b != nil {
 		t.Errorf("another card opens the vault: %d octets", len(b))
 	}

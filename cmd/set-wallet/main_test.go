@@ -45,15 +45,25 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	return newSceneWith(t, cardtest.New(t), piv.ECDSAP256)
+	card := virtual.NewCard()
+	return newSceneWith(t, inReader(t, card, card, piv.ECDSAP256))
 }
 
-// newSceneWith is newScene with a certain card in a reader, and its signature key.
-func newSceneWith(t *testing.T, card *cardtest.Card, a piv.Algorithm) *scene {
+// inReader puts a card with the keys of a purchase into a reader, as the device
+// that d makes of it.
+func inReader(t *testing.T, card *virtual.Card, d virtual.Device, a piv.Algorithm) *cardtest.Card {
+	t.Helper()
+	makeKeys(t, card, a) // before others can reach it
+	c := &cardtest.Card{Reader: cardtest.NewReader(t), Virtual: card}
+	c.Plug(d)
+	return c
+}
+
+// newSceneWith is newScene with a certain card, which has its keys.
+func newSceneWith(t *testing.T, card *cardtest.Card) *scene {
 	t.Helper()
 	w := settest.NewWorld(t)
 	s := &scene{t: t, world: w, ca: wallettest.NewCA(t, w), shop: wallettest.NewShop(t, w), card: card, dir: t.TempDir()}
-	makeKeys(t, card.Virtual, a)
 	for name, text := range map[string]string{
 		"pin": testPIN, "puk": testPUK, "wrong": wrongPIN, "pan": testPAN, "expiry": testExpiry, "secret": testSecret,
 		"root.pem":     string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.Root.X509.Raw})),
