@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -360,19 +362,44 @@ func (s *stage) tries() (n int) {
 // news are the outcomes of the purchases that the wallet has not shown before.
 func (s *stage) news() []string {
 	s.t.Helper()
-	stdout, _ := s.run(0, "", "history", "--dir", s.wallet(), "--json")
-	var list []receipt
-	if err := json.Unmarshal([]byte(stdout), &list); err != nil {
-		s.t.Fatal(err)
-	}
 	var outcomes []string
-	for _, r := range list {
-		if !s.seen[r.XID] {
-			s.seen[r.XID] = true
-			outcomes = append(outcomes, r.Outcome)
+	for _, xid := range s.newXIDs() {
+		stdout, _ := s.run(0, "", "history", "show", "--dir", s.wallet(), "--json", xid)
+		var r receipt
+		if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+			s.t.Fatal(err)
 		}
+		outcomes = append(outcomes, r.Outcome)
 	}
 	return outcomes
+}
+
+func (s *stage) newXIDs() (xids []string) {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(s.wallet(), "wallet.db"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.Query(`SELECT xid FROM purchase`)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var xid string
+		if err := rows.Scan(&xid); err != nil {
+			s.t.Fatal(err)
+		}
+		if !s.seen[xid] {
+			s.seen[xid] = true
+			xids = append(xids, xid)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	return xids
 }
 
 // pair tries one pair of APDU and fault with the right PIN: whatever happens, what

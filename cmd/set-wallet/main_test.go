@@ -80,7 +80,8 @@ func newSceneWith(t *testing.T, card *cardtest.Card) *scene {
 func (s *scene) file(name string) string { return filepath.Join(s.dir, name) }
 func (s *scene) wallet() string          { return s.file("wallet") }
 
-// makeKeys generates the keys of a fresh card.
+// makeKeys gives a fresh card its keys. RSA keys take long to make, and come from
+// outside.
 func makeKeys(t *testing.T, card *virtual.Card, a piv.Algorithm) {
 	t.Helper()
 	err := piv.New(card, piv.Options{}).Do(t.Context(), func(tx *piv.Tx) error {
@@ -88,7 +89,13 @@ func makeKeys(t *testing.T, card *virtual.Card, a piv.Algorithm) {
 			return err
 		}
 		for slot, a := range map[piv.Slot]piv.Algorithm{piv.SlotSignature: a, piv.SlotKeyManagement: piv.RSA2048} {
-			if _, err := tx.Generate(slot, a, piv.PINPolicyDefault); err != nil {
+			var err error
+			if a == piv.RSA2048 {
+				err = tx.Import(slot, settest.RSAKey(t), piv.PINPolicyDefault)
+			} else {
+				_, err = tx.Generate(slot, a, piv.PINPolicyDefault)
+			}
+			if err != nil {
 				return err
 			}
 		}
