@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -663,7 +662,11 @@ func (s *service) kill() error {
 		if name, _ := os.ReadFile("/proc/" + pid + "/comm"); string(name) != "pcscd\n" {
 			continue
 		}
-		if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+		pcscd, err := os.FindProcess(n)
+		if err != nil {
+			return err
+		}
+		if err := pcscd.Kill(); err != nil {
 			return err
 		}
 		<-s.host.Exited()

@@ -90,7 +90,7 @@ func (f finder) await(ctx context.Context, lost error, serials []string) (*conne
 		if time.Now().After(deadline) {
 			return nil, errors.Join(append([]error{fmt.Errorf("%w: %s was not back in a reader after %v: try again with the card", lost, which, f.wait)}, l.otherCards()...)...)
 		}
-		tell(fmt.Sprintf("%v: put %s back into a reader, within %v ...", lost, which, f.wait))
+		tell(fmt.Sprintf("put %s back into a reader, within %v (%v) ...", which, f.wait, lost))
 		for _, other := range l.otherCards() {
 			tell(other.Error())
 		}

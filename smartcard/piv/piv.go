@@ -96,8 +96,19 @@
 //
 // The first use of a key in a Session costs more: SELECT, the serial number and
 // the tries left, for the person who is asked for the PIN, and the tries left once
-// more before a PIN that is not yet known to be right. Uses that follow one
-// another share SELECT and the last VERIFY in [Session.Hold].
+// more before a PIN that is not yet known to be right.
+//
+// Uses that follow one another share SELECT and the last VERIFY in [Session.Hold].
+// A purchase opens a secret with 9d, RSA-2048, and then signs with 9c what the
+// secret is in, so 9c wants its VERIFY after 9d:
+//
+//	SELECT, VERIFY, 9d, VERIFY, 9c, VERIFY with P1 = FF
+//
+//	                                     short  extended
+//	signed with RSA-2048                    10         6
+//	signed with P-256                        8         6
+//
+// In transactions of their own the two take two more.
 //
 // A signature of more than 255 bytes in an APDU of extended length waits until
 // another command of such length was answered: what a reader cannot carry looks
