@@ -14,7 +14,6 @@ import (
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/roles/wallet"
 	"github.com/setkit/setkit/smartcard"
-	"github.com/setkit/setkit/smartcard/iso7816"
 	"github.com/setkit/setkit/smartcard/pcsc"
 	"github.com/setkit/setkit/smartcard/piv"
 )
@@ -71,20 +70,13 @@ func (f finder) connect(ctx context.Context, reader string) (*connection, error)
 	transport := patient{smartcard.NewRecorder(card), f.say}
 	c := &connection{
 		finder: f, card: card, transports: []patient{transport},
-		piv: piv.New(transport, piv.Options{Extended: takesExtended(card.ATR())}),
+		piv: piv.New(transport, piv.Options{Extended: card.Extended()}),
 	}
 	if c.serial, err = c.piv.Serial(ctx); err != nil {
 		card.Close()
 		return nil, fmt.Errorf("reader %q: %w", reader, err)
 	}
 	return c, nil
-}
-
-// takesExtended says if a card takes APDUs of extended length, by a protocol that
-// carries them as they are. PC/SC speaks the first one that the card offers.
-func takesExtended(atr []byte) bool {
-	a, err := iso7816.ParseATR(atr)
-	return err == nil && a.ExtendedLength && a.Protocols[0] == 1
 }
 
 // reopen gets the card back after it was lost. See piv.SessionConfig.
@@ -114,11 +106,14 @@ func newPINEntry(c *urfave.Context) *pinEntry {
 	return &pinEntry{source: c.String("pin-source"), lastTry: c.Bool("last-try"), stdin: c.App.Reader, stderr: c.App.ErrWriter}
 }
 
+// prompts says that a person enters the PIN.
+func (p *pinEntry) prompts() bool { return strings.HasPrefix(p.source, "prompt:") }
+
 // ask gets the PIN from its source. It can be asked for again, if the card was
 // lost before it said that the PIN is right. A person knows then what to do; what
 // comes from elsewhere is not tried again if the card has counted a wrong one.
 func (p *pinEntry) ask(ctx context.Context, r piv.PINRequest) ([]byte, error) {
-	if p.asked && !strings.HasPrefix(p.source, "prompt:") && r.TriesLeft < p.triesLeft {
+	if p.asked && !p.prompts() && r.TriesLeft < p.triesLeft {
 		return nil, fmt.Errorf("the card was lost while it checked the PIN and has counted a wrong one (%d tries left): the one from %s is not tried again", r.TriesLeft, p.source)
 	}
 	p.asked, p.triesLeft = true, r.TriesLeft
@@ -142,7 +137,13 @@ func (c *connection) use(ctx context.Context, pin *pinEntry, reason string, sign
 			return err
 		}
 	}
-	c.session = c.piv.NewSession(ctx, piv.SessionConfig{Reason: reason, AllowLastTry: pin.lastTry, PIN: pin.ask, Reopen: c.reopen})
+	c.session = c.piv.NewSession(ctx, piv.SessionConfig{
+		Reason: reason, AllowLastTry: pin.lastTry, PIN: pin.ask, IgnoreKeypad: !pin.prompts(), Reopen: c.reopen,
+		Pad: func(_ context.Context, r piv.PadRequest) error {
+			c.finder.say(fmt.Sprintf("PIN of card %s, %s: enter it on the reader's keypad", r.Serial, r.Reason))
+			return nil
+		},
+	})
 	signer, err := c.session.Signer(piv.SlotSignature, sign)
 	if err != nil {
 		return err

@@ -90,7 +90,11 @@ func (f finder) await(ctx context.Context, lost error, serials []string) (*conne
 		if time.Now().After(deadline) {
 			return nil, errors.Join(append([]error{fmt.Errorf("%w: %s was not back in a reader after %v: try again with the card", lost, which, f.wait)}, l.otherCards()...)...)
 		}
-		tell(fmt.Sprintf("put %s back into a reader, within %v (%v) ...", which, f.wait, lost))
+		if errors.Is(lost, smartcard.ErrInUse) || errors.Is(lost, smartcard.ErrNoService) {
+			tell(fmt.Sprintf("waiting for %s, for %v at most (%v) ...", which, f.wait, lost))
+		} else {
+			tell(fmt.Sprintf("put %s back into a reader, within %v (%v) ...", which, f.wait, lost))
+		}
 		for _, other := range l.otherCards() {
 			tell(other.Error())
 		}

@@ -37,7 +37,7 @@ type Card struct {
 	transport  smartcard.Card
 	serial     string // once known; it is burnt in
 	extended   bool
-	longPassed bool // a command that only an APDU of extended length holds was answered
+	longPassed bool // what only an APDU of extended length holds has got through
 }
 
 // New returns the PIV application of the card behind t. It sends nothing yet.
@@ -210,7 +210,15 @@ func (tx *Tx) exchange(c iso7816.Command) ([]byte, smartcard.Status, error) {
 	return r.Data, smartcard.Status(r.SW), err
 }
 
-func (tx *Tx) send(apdu []byte) ([]byte, error) { return tx.transport.Transmit(tx.ctx, apdu) }
+func (tx *Tx) send(apdu []byte) ([]byte, error) {
+	answer, err := tx.transport.Transmit(tx.ctx, apdu)
+	if err == nil && len(answer) > iso7816.ResponseShortBytesMax+2 { // and readers have the same room both ways
+		tx.card.mu.Lock()
+		tx.card.longPassed = true
+		tx.card.mu.Unlock()
+	}
+	return answer, err
+}
 
 // command is exchange for commands that have to succeed. what says what was
 // tried.

@@ -110,9 +110,9 @@
 //
 // In transactions of their own the two take two more.
 //
-// A signature of more than 255 bytes in an APDU of extended length waits until
-// another command of such length was answered: what a reader cannot carry looks
-// like an answer that was lost.
+// A signature of more than 255 bytes goes in an APDU of extended length only after
+// another command of such length, or a longer answer, has got through: what a
+// reader cannot carry looks like an answer that was lost.
 //
 // Nothing is kept from one transaction to the next that another program could
 // change; the serial number is.
