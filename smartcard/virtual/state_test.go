@@ -309,7 +309,7 @@ func TestTriesSurvive(t *testing.T) {
 		if !counted && sw != smartcard.StatusBlocked {
 			t.Fatal(sw)
 		}
-		if got > left-(len(said)-1) {
+		if got > max(0, left-(len(said)-1)) { // a blocked card answers as well
 			t.Errorf("%d tries left of %d after %d answers", got, left, len(said)-1)
 		}
 		if err := survivor.Close(); err != nil {
