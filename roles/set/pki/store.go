@@ -39,7 +39,7 @@ func (s Store) crl(rawIssuer []byte, number int64) *CRL {
 }
 
 // Store gives what the Verifier knows of revocation, to be kept.
-func (v *Verifier) Store() Store { return v.store.clone() }
+func (v *Verifier) Store() Store { return v.now.Load().store.clone() }
 
 // Update verifies what a message brought, a BrandCRLIdentifier (or nil) and CRLs, with the help of the
 // message's certificates, and gives the Verifier that knows it (SET §6.6):
@@ -50,7 +50,8 @@ func (v *Verifier) Store() Store { return v.store.clone() }
 //
 // On an error nothing is taken.
 func (v *Verifier) Update(bci *BrandCRLIdentifier, crls []*CRL, certs []*Certificate, at time.Time) (*Verifier, error) {
-	next := &Verifier{v.roots, v.requireBCI, v.store.clone()}
+	known := v.now.Load()
+	next := &knowledge{known.roots, known.requireBCI, known.store.clone()}
 	for _, l := range crls {
 		if err := next.takeRootCRL(l); err != nil {
 			return nil, err
@@ -71,29 +72,29 @@ func (v *Verifier) Update(bci *BrandCRLIdentifier, crls []*CRL, certs []*Certifi
 		}
 		next.store.CRLs = append(next.store.CRLs, l)
 	}
-	return next, nil
+	return next.verifier(), nil
 }
 
 // takeRootCRL puts a root's CRL into the store, unless it knows one as new.
-func (v *Verifier) takeRootCRL(l *CRL) error {
-	root := v.rootOf(l)
+func (k *knowledge) takeRootCRL(l *CRL) error {
+	root := k.rootOf(l)
 	if root == nil {
 		return nil
 	}
-	newer := func(o *CRL) bool { return v.rootOf(o) == root && o.Number >= l.Number }
-	if slices.ContainsFunc(v.store.CRLs, newer) {
+	newer := func(o *CRL) bool { return k.rootOf(o) == root && o.Number >= l.Number }
+	if slices.ContainsFunc(k.store.CRLs, newer) {
 		return nil
 	}
 	if err := l.SignedBy(root); err != nil {
 		return err
 	}
-	v.store.CRLs = append(v.store.CRLs, l)
+	k.store.CRLs = append(k.store.CRLs, l)
 	return nil
 }
 
 // rootOf gives the root that the CRL says it is from.
-func (v *Verifier) rootOf(l *CRL) *Certificate {
-	for _, root := range v.roots {
+func (k *knowledge) rootOf(l *CRL) *Certificate {
+	for _, root := range k.roots {
 		if l.isOf(root) {
 			return root
 		}
@@ -102,39 +103,39 @@ func (v *Verifier) rootOf(l *CRL) *Certificate {
 }
 
 // keeps tells whether the store has a place for a CRL: a BCI names it, or it is a root's newest.
-func (v *Verifier) keeps(l *CRL) bool {
-	for _, b := range v.store.BCIs {
+func (k *knowledge) keeps(l *CRL) bool {
+	for _, b := range k.store.BCIs {
 		if n, ok := b.number(l.X509.RawIssuer); ok && n == l.Number {
 			return true
 		}
 	}
-	root := v.rootOf(l)
-	return root != nil && !slices.ContainsFunc(v.store.CRLs, func(o *CRL) bool { return v.rootOf(o) == root && o.Number > l.Number })
+	root := k.rootOf(l)
+	return root != nil && !slices.ContainsFunc(k.store.CRLs, func(o *CRL) bool { return k.rootOf(o) == root && o.Number > l.Number })
 }
 
-func (v *Verifier) takeBCI(bci *BrandCRLIdentifier, certs []*Certificate, at time.Time) error {
-	old := v.store.BCI(bci.Brand)
+func (k *knowledge) takeBCI(bci *BrandCRLIdentifier, certs []*Certificate, at time.Time) error {
+	old := k.store.BCI(bci.Brand)
 	if old != nil && (bci.Sequence < old.Sequence || bytes.Equal(bci.Raw, old.Raw)) {
 		return nil
 	}
 	if !bci.Validity.contains(at) {
 		return fmt.Errorf("BrandCRLIdentifier %d: valid from %v to %v only", bci.Sequence, date(bci.Validity.NotBefore), date(bci.Validity.NotAfter))
 	}
-	err := v.bySigner(bci.authority, certs, bci.SignedBy, at, v.checkRootCRLs)
+	err := k.bySigner(bci.authority, certs, bci.SignedBy, at, k.checkRootCRLs)
 	if err != nil {
 		return fmt.Errorf("BrandCRLIdentifier %d of brand %q: %w", bci.Sequence, bci.Brand, err)
 	}
 	if old != nil && bci.Sequence == old.Sequence {
 		return fmt.Errorf("BrandCRLIdentifier %d of brand %q: another with this number is known", bci.Sequence, bci.Brand)
 	}
-	v.store.BCIs = slices.DeleteFunc(v.store.BCIs, func(b *BrandCRLIdentifier) bool { return b == old })
-	v.store.BCIs = append(v.store.BCIs, bci)
+	k.store.BCIs = slices.DeleteFunc(k.store.BCIs, func(b *BrandCRLIdentifier) bool { return b == old })
+	k.store.BCIs = append(k.store.BCIs, bci)
 	return nil
 }
 
 // checkCRLSigner does not ask whether the signer of a CRL is revoked: if it is, so is all that it issued.
-func (v *Verifier) checkCRLSigner(l *CRL, certs []*Certificate, at time.Time) error {
-	err := v.bySigner(l.X509.AuthorityKeyId, certs, l.SignedBy, at, func([]*Certificate, time.Time) *VerifyError { return nil })
+func (k *knowledge) checkCRLSigner(l *CRL, certs []*Certificate, at time.Time) error {
+	err := k.bySigner(l.X509.AuthorityKeyId, certs, l.SignedBy, at, func([]*Certificate, time.Time) *VerifyError { return nil })
 	if err != nil {
 		return fmt.Errorf("CRL %d of %q: %w", l.Number, l.Issuer.Unit, err)
 	}
@@ -143,18 +144,18 @@ func (v *Verifier) checkCRLSigner(l *CRL, certs []*Certificate, at time.Time) er
 
 // bySigner looks among certificates and roots for one with the key of the identifier that signedBy
 // accepts and that has a valid path.
-func (v *Verifier) bySigner(keyID []byte, certs []*Certificate, signedBy func(*Certificate) error, at time.Time, check pathCheck) error {
+func (k *knowledge) bySigner(keyID []byte, certs []*Certificate, signedBy func(*Certificate) error, at time.Time, check pathCheck) error {
 	if len(certs) > CandidatesMax {
 		return fmt.Errorf("%d certificates with it, at most %d are allowed", len(certs), CandidatesMax)
 	}
 	var first error
-	for _, c := range slices.Concat(v.roots, certs) {
+	for _, c := range slices.Concat(k.roots, certs) {
 		if !bytes.Equal(c.X509.SubjectKeyId, keyID) {
 			continue
 		}
 		err := signedBy(c)
 		if err == nil {
-			_, err = v.verify(c, certs, at, check)
+			_, err = k.verify(c, certs, at, check)
 		}
 		if err == nil {
 			return nil
@@ -170,12 +171,12 @@ func (v *Verifier) bySigner(keyID []byte, certs []*Certificate, signedBy func(*C
 }
 
 // checkRootCRLs refuses a chain whose second certificate from the top its root has revoked.
-func (v *Verifier) checkRootCRLs(chain []*Certificate, _ time.Time) *VerifyError {
+func (k *knowledge) checkRootCRLs(chain []*Certificate, _ time.Time) *VerifyError {
 	if len(chain) < 2 {
 		return nil
 	}
 	top, root := chain[len(chain)-2], chain[len(chain)-1]
-	for _, l := range v.store.CRLs {
+	for _, l := range k.store.CRLs {
 		if l.isOf(root) && l.Revokes(top.X509.SerialNumber) {
 			return refuse(Revoked, top, "revoked by the root's CRL %d", l.Number)
 		}
@@ -185,17 +186,17 @@ func (v *Verifier) checkRootCRLs(chain []*Certificate, _ time.Time) *VerifyError
 
 // checkRevocation holds a chain against the CRLs that the brand's current BrandCRLIdentifier names. An
 // issuer that it does not name has revoked nothing.
-func (v *Verifier) checkRevocation(chain []*Certificate, at time.Time) *VerifyError {
+func (k *knowledge) checkRevocation(chain []*Certificate, at time.Time) *VerifyError {
 	if len(chain) < 2 {
 		return nil
 	}
-	if err := v.checkRootCRLs(chain, at); err != nil {
+	if err := k.checkRootCRLs(chain, at); err != nil {
 		return err
 	}
 	brand := chain[len(chain)-2].Brand() // the brand CA's
-	bci := v.store.BCI(brand)
+	bci := k.store.BCI(brand)
 	switch {
-	case bci == nil && v.requireBCI:
+	case bci == nil && k.requireBCI:
 		return refuse(Missing, chain[0], "no BrandCRLIdentifier of brand %q is at hand", brand)
 	case bci == nil:
 		return nil
@@ -207,7 +208,7 @@ func (v *Verifier) checkRevocation(chain []*Certificate, at time.Time) *VerifyEr
 		if !named {
 			continue
 		}
-		l := v.store.crl(c.X509.RawIssuer, number)
+		l := k.store.crl(c.X509.RawIssuer, number)
 		switch {
 		case l == nil:
 			return refuse(Missing, c, "CRL %d of its issuer is not at hand", number)

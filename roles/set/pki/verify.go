@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -51,13 +52,28 @@ func refuse(r Reason, c *Certificate, format string, args ...any) *VerifyError {
 	return &VerifyError{r, c.CertThumb(), fmt.Errorf("%v: %w", c, err)}
 }
 
-// Verifier validates certificates against installed roots and against a Store of revocation lists. It
-// is immutable, so that any number of goroutines may use it: Update gives a new one.
-type Verifier struct {
+// Verifier validates certificates against installed roots and against a Store of revocation lists. Any
+// number of goroutines may use it. What it knows changes by Adopt alone: Update and Succeed give a new one.
+type Verifier struct{ now atomic.Pointer[knowledge] }
+
+// knowledge is what a Verifier has at one time. It is not changed once a Verifier has it.
+type knowledge struct {
 	roots      []*Certificate
 	requireBCI bool
 	store      Store
 }
+
+func (k *knowledge) verifier() *Verifier {
+	v := &Verifier{}
+	v.now.Store(k)
+	return v
+}
+
+// Adopt makes v know what other knows now, for a party that learns of new lists and roots while it serves.
+func (v *Verifier) Adopt(other *Verifier) { v.now.Store(other.now.Load()) }
+
+// Roots gives the installed roots and those that succeeded them.
+func (v *Verifier) Roots() []*Certificate { return slices.Clone(v.now.Load().roots) }
 
 // Options of a Verifier.
 type Options struct {
@@ -82,7 +98,7 @@ func NewVerifier(roots []*Certificate, o Options) (*Verifier, error) {
 			return nil, fmt.Errorf("verifier: root is not signed by itself: %w", err)
 		}
 	}
-	return &Verifier{slices.Clone(roots), o.RequireBCI, o.Store.clone()}, nil
+	return (&knowledge{slices.Clone(roots), o.RequireBCI, o.Store.clone()}).verifier(), nil
 }
 
 // Verify finds a path from leaf to an installed root among the intermediates, which may come in any
@@ -94,16 +110,17 @@ func (v *Verifier) Verify(leaf *Certificate, intermediates []*Certificate, at ti
 	if len(want) > 0 && !slices.ContainsFunc(want, leaf.Type.Has) {
 		return nil, refuse(Invalid, leaf, "its certificateType is not the one needed here, %v", want)
 	}
-	return v.verify(leaf, intermediates, at, v.checkRevocation)
+	k := v.now.Load()
+	return k.verify(leaf, intermediates, at, k.checkRevocation)
 }
 
 // verify finds a path that also passes check.
-func (v *Verifier) verify(leaf *Certificate, intermediates []*Certificate, at time.Time, check pathCheck) ([]*Certificate, error) {
+func (k *knowledge) verify(leaf *Certificate, intermediates []*Certificate, at time.Time, check pathCheck) ([]*Certificate, error) {
 	if len(intermediates) > CandidatesMax {
 		return nil, refuse(Invalid, leaf, "%d intermediate certificates, at most %d are allowed", len(intermediates), CandidatesMax)
 	}
-	s := search{v: v, at: at, check: check, budget: linksMax}
-	for _, c := range slices.Concat(v.roots, intermediates) {
+	s := search{v: k, at: at, check: check, budget: linksMax}
+	for _, c := range slices.Concat(k.roots, intermediates) {
 		if !s.has(s.pool, c) {
 			s.pool = append(s.pool, c)
 		}
@@ -121,7 +138,7 @@ type pathCheck func(chain []*Certificate, at time.Time) *VerifyError
 const linksMax = 128
 
 type search struct {
-	v       *Verifier
+	v       *knowledge
 	pool    []*Certificate
 	at      time.Time
 	check   pathCheck
@@ -223,4 +240,27 @@ func NextRoot(trusted, next *Certificate, at time.Time) error {
 		}
 	}
 	return nil
+}
+
+// Succeed looks, among the certificates of a message, for the roots that the trusted ones announce, and
+// gives a Verifier that trusts these too; v itself if there is none (SET §6.8). Who sent them does not
+// matter: only the announced key makes a root.
+func (v *Verifier) Succeed(certs []*Certificate, at time.Time) *Verifier {
+	known := v.now.Load()
+	next := &knowledge{slices.Clone(known.roots), known.requireBCI, known.store}
+	for i := 0; i < len(next.roots) && len(next.roots) < ChainLengthMax; i++ { // a successor may have one itself
+		for _, c := range certs {
+			if c.Type == RCA && !next.trusts(c) && NextRoot(next.roots[i], c, at) == nil {
+				next.roots = append(next.roots, c)
+			}
+		}
+	}
+	if len(next.roots) == len(known.roots) {
+		return v
+	}
+	return next.verifier()
+}
+
+func (k *knowledge) trusts(root *Certificate) bool {
+	return slices.ContainsFunc(k.roots, func(o *Certificate) bool { return bytes.Equal(o.X509.Raw, root.X509.Raw) })
 }
