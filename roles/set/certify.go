@@ -71,9 +71,9 @@ func (w *MessageWrapper) checkLIDs(rrpid RRPID, lidEE, lidCA LocalID) error {
 
 // certifiesType refuses a request for certificates that this CA does not issue.
 func (e *Endpoint) certifiesType(t RequestType) error {
-	holder, _, _, renewal := t.parts()
+	holder, _, _, _ := t.parts()
 	issuer := map[pki.Type]pki.Type{pki.Card: pki.CCA, pki.Mer: pki.MCA, pki.Pgwy: pki.PCA}[holder]
-	if renewal || !e.SignCert.Type.Has(issuer) {
+	if !e.SignCert.Type.Has(issuer) {
 		return &ProtocolError{Code: MessageNotSupported, Err: fmt.Errorf("%v is not served here", t)}
 	}
 	return nil
@@ -120,14 +120,28 @@ func (e *Endpoint) checkRegForm(w *MessageWrapper, d *RegFormReqData) error {
 	return errors.Join(e.certifiesType(d.RequestType), known(d.Extensions))
 }
 
-// OpenedCertReq is a CertReq decrypted, whose signature by the key to be certified verifies. Clear it
-// after use.
+// OpenedCertReq is a CertReq decrypted, whose signatures by the key to be certified and by the one that
+// the requester has verify. Clear it after use.
 type OpenedCertReq struct {
 	Data        CertReqData
 	Account     *AcctInfo        // nil when the requester gave no account data
 	SignKey     crypto.PublicKey // to be certified; nil if not asked for
 	ExchangeKey crypto.PublicKey // to be certified; nil if not asked for
-	Signer      *pki.Certificate // of a request for a key-exchange certificate alone; else nil
+	Signer      *pki.Certificate // of a renewal, and of a request for a key-exchange certificate alone; else nil
+}
+
+// Renewal tells whether the request is for a certificate that replaces the one that EEThumb names.
+func (o *OpenedCertReq) Renewal() bool {
+	_, _, _, renewal := o.Data.RequestType.parts()
+	return renewal
+}
+
+// Possessed is the key by which the request was signed, and so must be what is asked about it later.
+func (o *OpenedCertReq) Possessed() crypto.PublicKey {
+	if o.SignKey != nil {
+		return o.SignKey
+	}
+	return o.Signer.X509.PublicKey
 }
 
 // Clear overwrites account data and the back key.
@@ -140,8 +154,8 @@ func (o *OpenedCertReq) Clear() {
 	}
 }
 
-// backKey is the key for a cardholder's CertRes; nil if there is none that can be used.
-func (o *OpenedCertReq) backKey() BackKey {
+// BackKey is the key for a cardholder's CertRes; nil if there is none that can be used.
+func (o *OpenedCertReq) BackKey() BackKey {
 	b := o.Data.CABackKeyData
 	if b == nil || !b.BackAlgID.Algorithm.Equal(oidAES256GCM) || len(b.BackKey) != backKeyOctets {
 		return nil
@@ -211,7 +225,7 @@ func unpackAccount(packed []byte, bc cms.BlockContents) (*AcctInfo, error) {
 // checkParts checks that the request has what its type says, and reads the keys to be certified.
 func (o *OpenedCertReq) checkParts() error {
 	d := &o.Data
-	holder, sign, exchange, _ := d.RequestType.parts()
+	holder, sign, exchange, renewal := d.RequestType.parts()
 	malformed := func(message string) error {
 		return &CertStatusError{Code: RegFormAnswerMalformed, Message: message}
 	}
@@ -222,7 +236,9 @@ func (o *OpenedCertReq) checkParts() error {
 		return malformed("the card is missing")
 	case sign != (d.PublicKeySorE.PublicKeyS != nil) || exchange != (d.PublicKeySorE.PublicKeyE != nil):
 		return malformed(fmt.Sprintf("the public keys are not those that %v asks for", d.RequestType))
-	case holder == pki.Card && o.backKey() == nil:
+	case renewal != (d.EEThumb != nil):
+		return malformed("a renewal, and nothing else, names the certificate that it renews")
+	case holder == pki.Card && o.BackKey() == nil:
 		return &CertStatusError{Code: UnableToEncryptCertRes, Message: "no usable key for the answer: AES-256-GCM is wanted"}
 	}
 	var err error
@@ -263,35 +279,54 @@ func parseKey(spki []byte, use pki.Use) (crypto.PublicKey, error) {
 	return key, nil
 }
 
-// checkPossession verifies the signature of the request: by the new signature key, which has no
-// certificate yet, or by the key of the certificate that the requester has (SET §4.6).
+// checkPossession verifies the signatures of the request (SET §4.6): by the new signature key, which has no
+// certificate yet, if one is to be certified; and by the key of the certificate that the requester has, if
+// it renews that or wants a key-exchange certificate alone.
 func (e *Endpoint) checkPossession(now time.Time, o *OpenedCertReq, sd *cms.SignedData) error {
-	bad := &CertStatusError{Code: SigValidationFail, Message: "the signature of the request does not verify"}
-	if sd.Signers != 1 {
-		return bad
-	}
-	key := o.SignKey
-	if key != nil && !sd.Names(0, nil) {
-		return bad
-	}
-	if key == nil {
-		holder, _, _, _ := o.Data.RequestType.parts()
-		cert, err := e.signerCertificate(now, sd, nil, holder)
-		if err != nil {
-			return bad
+	holder, sign, _, renewal := o.Data.RequestType.parts()
+	own, former := -1, -1
+	for i := range sd.Signers {
+		if sd.Names(i, nil) {
+			own = i
+		} else {
+			former = i
 		}
-		o.Signer, key = cert, cert.X509.PublicKey
 	}
-	var err error
-	if o.Account != nil {
-		err = sd.VerifyDetached(0, CertReqTBS{Value: o.Data, Extra: *o.Account}, key)
-	} else {
-		err = sd.Verify(0, key)
+	want := 0
+	for _, needed := range []bool{sign, renewal || !sign} {
+		if needed {
+			want++
+		}
 	}
+	if sd.Signers != want || sign != (own >= 0) || (renewal || !sign) != (former >= 0) {
+		return errPossession
+	}
+	if sign && o.verify(sd, own, o.SignKey) != nil {
+		return errPossession
+	}
+	if former < 0 {
+		return nil
+	}
+	cert, err := e.certificateOf(now, sd, former, nil, holder)
 	if err != nil {
-		return bad
+		return &CertStatusError{Code: SigValidationFail, Message: "the certificate that signs the request is not valid: register anew"}
+	}
+	if o.verify(sd, former, cert.X509.PublicKey) != nil {
+		return errPossession
+	}
+	if o.Signer = cert; renewal && sign && cert.Thumbprint() != o.Data.EEThumb.Thumbprint {
+		return errPossession
 	}
 	return nil
+}
+
+var errPossession = &CertStatusError{Code: SigValidationFail, Message: "the signatures of the request are not those that it needs, or do not verify"}
+
+func (o *OpenedCertReq) verify(sd *cms.SignedData, i int, key crypto.PublicKey) error {
+	if o.Account != nil {
+		return sd.VerifyDetached(i, CertReqTBS{Value: o.Data, Extra: *o.Account}, key)
+	}
+	return sd.Verify(i, key)
 }
 
 // Answers gives the answers of the request to the fields of a form, one for each and empty where there is
@@ -378,37 +413,77 @@ func (e *Endpoint) RegFormRes(now time.Time, req *RegFormReqData, lidCA LocalID,
 // CertRes answers CertReq: with the certificates when the status is complete. A cardholder's is encrypted
 // under the back key; without one, only a refusal can be sent.
 func (e *Endpoint) CertRes(now time.Time, o *OpenedCertReq, lidCA LocalID, status CertStatus, certs ...*pki.Certificate) ([]byte, error) {
+	holder, _, _, _ := o.Data.RequestType.parts()
+	data := CertResData{
+		RRPID: o.Data.RRPID, LIDEE: o.Data.LIDEE, ChallEE3: o.Data.ChallEE3, LIDCA: lidCA, CertStatus: status, Thumbs: o.Data.Thumbs,
+	}
+	res, err := e.certRes(&data, holder == pki.Card, o.BackKey(), certs)
+	if err != nil {
+		return nil, err
+	}
+	return e.wrapCA(now, data.LIDEE, lidCA, data.RRPID, Message{CertRes: res})
+}
+
+// certRes makes the answer to CertReq and CertInqReq.
+func (e *Endpoint) certRes(data *CertResData, card bool, backKey BackKey, certs []*pki.Certificate) (*CertRes, error) {
+	status := &data.CertStatus
 	if complete := status.CertStatusCode == RequestComplete; complete != (len(certs) > 0) {
 		return nil, fmt.Errorf("CertRes of status %v with %d certificates", status.CertStatusCode, len(certs))
 	}
-	data := CertResData{
-		RRPID: o.Data.RRPID, LIDEE: o.Data.LIDEE, ChallEE3: o.Data.ChallEE3, LIDCA: lidCA, CertStatus: status,
-		BrandCRLIdentifier: e.brandCRLIdentifier(o.Data.Thumbs), Thumbs: o.Data.Thumbs,
+	if card && backKey == nil && (len(certs) > 0 || status.NonceCCA != nil) {
+		return nil, errors.New("CertRes for a cardholder cannot be encrypted: it would show the secret nonce")
 	}
+	data.BrandCRLIdentifier = e.brandCRLIdentifier(data.Thumbs)
 	if len(certs) > 0 {
 		thumbs := pki.NewThumbs(certs, nil, nil)
 		data.CertThumbs = &thumbs
 	}
-	var res CertRes
-	backKey := o.backKey()
-	holder, _, _, _ := o.Data.RequestType.parts()
-	if holder == pki.Card && backKey == nil && (len(certs) > 0 || status.NonceCCA != nil) {
-		return nil, errors.New("CertRes for a cardholder cannot be encrypted: it would show the secret nonce")
+	if card && backKey != nil {
+		ci, err := cms.EncBack(typesCertRes, *data, e.ownCertificates(data.Thumbs, certs...), e.crls(data.Thumbs), e.cmsSigner(), backKey)
+		return &CertRes{EncK: &ci}, err
 	}
-	if holder == pki.Card && backKey != nil {
-		ci, err := cms.EncBack(typesCertRes, data, e.ownCertificates(data.Thumbs, certs...), e.crls(data.Thumbs), e.cmsSigner(), backKey)
-		if err != nil {
-			return nil, err
-		}
-		res.EncK = &ci
-	} else {
-		ci, err := e.caSign(ContentCertResData, data, data.Thumbs, certs...)
-		if err != nil {
-			return nil, err
-		}
-		res.CertRes = &ci
+	ci, err := e.caSign(ContentCertResData, *data, data.Thumbs, certs...)
+	return &CertRes{CertRes: &ci}, err
+}
+
+// OpenedCertInqReq is a CertInqReq whose signature is still to be verified, with the key of the request
+// that it is about.
+type OpenedCertInqReq struct {
+	Data CertInqReqTBS
+	sd   *cms.SignedData
+}
+
+// OpenCertInqReq decodes CertInqReq. Nothing that it says is to be acted on before Verify.
+func (e *Endpoint) OpenCertInqReq(w *MessageWrapper) (*OpenedCertInqReq, error) {
+	sd, err := cms.ParseSigned(cms.ContentInfo(*w.Message.CertInqReq), ContentCertInqReqTBS)
+	if err != nil {
+		return nil, protocol(err)
 	}
-	return e.wrapCA(now, data.LIDEE, lidCA, data.RRPID, Message{CertRes: &res})
+	o := &OpenedCertInqReq{sd: sd}
+	if err := decode(sd.Content, &o.Data); err != nil {
+		return nil, err
+	}
+	return o, errors.Join(w.checkLIDs(o.Data.RRPID, o.Data.LIDEE, o.Data.LIDCA), known(o.Data.Extensions))
+}
+
+// Verify checks that the holder of the key asks: the one by which the request was signed (SET §4.7).
+func (o *OpenedCertInqReq) Verify(key crypto.PublicKey) error {
+	if o.sd.Signers != 1 || o.sd.Verify(0, key) != nil {
+		return &ProtocolError{Code: SignatureFailure, Err: errors.New("not signed by the key of the request that it is about")}
+	}
+	return nil
+}
+
+// CertInqRes answers CertInqReq, as CertRes does CertReq. The back key is the one of a cardholder's
+// request; a merchant or gateway has none.
+func (e *Endpoint) CertInqRes(now time.Time, o *OpenedCertInqReq, card bool, backKey BackKey, status CertStatus, certs ...*pki.Certificate) ([]byte, error) {
+	d := &o.Data
+	data := CertResData{RRPID: d.RRPID, LIDEE: d.LIDEE, ChallEE3: d.ChallEE3, LIDCA: d.LIDCA, CertStatus: status, Thumbs: d.Thumbs}
+	res, err := e.certRes(&data, card, backKey, certs)
+	if err != nil {
+		return nil, err
+	}
+	return e.wrapCA(now, d.LIDEE, d.LIDCA, d.RRPID, Message{CertInqRes: &CertInqRes{CertRes: res.CertRes, EncK: res.EncK}})
 }
 
 // Status is what a refusal says to the requester.

@@ -272,16 +272,21 @@ func (e *Endpoint) signerCertificate(now time.Time, sd *cms.SignedData, held []*
 	if sd.Signers != 1 {
 		return nil, &ProtocolError{Code: SignatureFailure, Err: fmt.Errorf("%d signers, want 1", sd.Signers)}
 	}
+	return e.certificateOf(now, sd, 0, held, want...)
+}
+
+// certificateOf finds and validates the certificate that signer i of sd names.
+func (e *Endpoint) certificateOf(now time.Time, sd *cms.SignedData, i int, held []*pki.Certificate, want ...pki.Type) (*pki.Certificate, error) {
 	certs, err := parseCertificates(sd.Certificates)
 	if err != nil {
 		return nil, err
 	}
 	certs = append(certs, held...)
-	i := slices.IndexFunc(certs, func(c *pki.Certificate) bool { return sd.Names(0, c.X509) })
-	if i < 0 {
+	at := slices.IndexFunc(certs, func(c *pki.Certificate) bool { return sd.Names(i, c.X509) })
+	if at < 0 {
 		return nil, &ProtocolError{Code: MissingCertificate, Err: errors.New("of the signer")}
 	}
-	return certs[i], e.validate(now, certs[i], certs, pki.Signature, want...)
+	return certs[at], e.validate(now, certs[at], certs, pki.Signature, want...)
 }
 
 // validate checks the path of a certificate to the root, and that it is for this use by one of these

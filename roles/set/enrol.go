@@ -60,6 +60,7 @@ func (e *CertStatusError) Pending() bool {
 type registration struct {
 	brand BrandID
 	ca    pki.Type // CCA, MCA or PCA
+	typ   RequestType
 
 	lidEE     LocalID
 	lidCA     LocalID
@@ -75,13 +76,13 @@ type registration struct {
 	formed   bool               // whether a form has come
 }
 
-func newRegistration(brand BrandID, ca pki.Type) registration {
-	return registration{brand: brand, ca: ca, lidEE: NewLocalID()}
+func newRegistration(brand BrandID, ca pki.Type, typ RequestType) registration {
+	return registration{brand: brand, ca: ca, typ: typ, lidEE: NewLocalID()}
 }
 
 // restart forgets the registration so far, but not what was learnt of certificates and revocation.
 func (r *registration) restart(e *Endpoint) {
-	fresh := newRegistration(r.brand, r.ca)
+	fresh := newRegistration(r.brand, r.ca, r.typ)
 	fresh.verifier, fresh.held = r.verifier, r.held
 	*r = fresh
 	r.begin(e)
@@ -90,9 +91,10 @@ func (r *registration) restart(e *Endpoint) {
 // begin draws the identifiers of a new request and notes what it says the requester holds.
 func (r *registration) begin(e *Endpoint) {
 	r.rrpid, r.challenge = NewRRPID(), NewChallenge()
-	store := r.endpoint(e).Verifier.Store()
+	verifier := r.endpoint(e).Verifier
+	store := verifier.Store()
 	certs := slices.Clone(r.held)
-	for _, c := range e.Chain {
+	for _, c := range slices.Concat(e.Chain, verifier.Roots()) {
 		if !slices.Contains(certs, c) {
 			certs = append(certs, c)
 		}
@@ -159,9 +161,15 @@ func openAnswer[T any](r *registration, e *Endpoint, now time.Time, w *MessageWr
 	return v, signer, certs, nil
 }
 
-// informed is e with the revocation lists of a message taken in. They are signed by themselves.
+// Verifier knows what the CA has sent: revocation lists, and the root that takes over. It is nil before the
+// first answer.
+func (r *registration) Verifier() *pki.Verifier { return r.verifier }
+
+// informed is e with the revocation lists of a message, and the roots that ours announced, taken in. The
+// lists are signed by themselves.
 func (r *registration) informed(e *Endpoint, now time.Time, rawCRLs [][]byte, rawBCI *der.Raw, certs []*pki.Certificate) (*Endpoint, error) {
 	own := *r.endpoint(e)
+	own.Verifier = own.Verifier.Succeed(certs, now)
 	bad := func(err error) (*Endpoint, error) {
 		return nil, &ProtocolError{Code: InvalidCertificate, Err: err}
 	}

@@ -15,11 +15,11 @@ import (
 )
 
 // CardEnrolment is a cardholder's side of a registration (SET §7.2): CardCInit, RegForm and Cert, one
-// after the other. It holds the card number and secrets, in memory only: Clear it when it is over,
-// however it ended. When no answer came, the same request is sent again; after a crash, the cardholder
-// starts anew with a new key.
+// after the other, and CertInq when the CA has not decided or its answer was lost. It holds the card number
+// and secrets, in memory only: Clear it when it is over, however it ended. When no answer came, the same
+// request is sent again; what Keep gives survives a crash.
 //
-// The endpoint needs no key of its own, only a Verifier.
+// The endpoint needs a Verifier; for a renewal also the certificate that is renewed, its chain and its key.
 type CardEnrolment struct {
 	registration
 	language   Language
@@ -50,9 +50,18 @@ func (c *CardCertificate) Clear() {
 
 // NewCardEnrolment starts the registration of a card for a brand. It copies pan and expiry.
 func NewCardEnrolment(brand BrandID, language Language, pan PAN, expiry CardExpiry) *CardEnrolment {
+	return newCardEnrolment(brand, language, pan, expiry, CardInitialSig)
+}
+
+// NewCardRenewal starts the registration of a new key for a card that has a certificate, which its key
+// confirms.
+func NewCardRenewal(brand BrandID, language Language, pan PAN, expiry CardExpiry) *CardEnrolment {
+	return newCardEnrolment(brand, language, pan, expiry, CardRenewalSig)
+}
+
+func newCardEnrolment(brand BrandID, language Language, pan PAN, expiry CardExpiry, typ RequestType) *CardEnrolment {
 	return &CardEnrolment{
-		registration: newRegistration(brand, pki.CCA), language: language,
-		pan: bytes.Clone(pan), expiry: bytes.Clone(expiry),
+		registration: newRegistration(brand, pki.CCA, typ), language: language, pan: bytes.Clone(pan), expiry: bytes.Clone(expiry),
 	}
 }
 
@@ -108,7 +117,7 @@ func (c *CardEnrolment) FormReq(e *Endpoint, now time.Time) ([]byte, error) {
 	ci, err := cms.Encrypt(c.exchange.X509, ContentRegFormReqTBE, RegFormReqTBE{
 		Value: RegFormReqData{
 			RRPID: c.rrpid, LIDEE: c.lidEE, ChallEE2: c.challenge, LIDCA: c.lidCA,
-			RequestType: CardInitialSig, Language: c.language, Thumbs: c.thumbs,
+			RequestType: c.typ, Language: c.language, Thumbs: c.thumbs,
 		},
 		DD: dd,
 	}, cms.WithHashPANOnly, packed)
@@ -136,7 +145,7 @@ func (c *CardEnrolment) OpenFormRes(e *Endpoint, now time.Time, b []byte) (*RegF
 	if err != nil {
 		return nil, err
 	}
-	if data.RequestType != CardInitialSig {
+	if data.RequestType != c.typ {
 		return nil, &ProtocolError{Code: WrapperMsgMismatch, Err: fmt.Errorf("the form is for %v", data.RequestType)}
 	}
 	if data.CAEThumb != nil {
@@ -172,12 +181,16 @@ func (c *CardEnrolment) CertReq(e *Endpoint, now time.Time, answers []FieldText,
 	defer clear(account.CardSecret[:])
 	packed := account.Pack()
 	defer clear(packed)
+	signers, renewed, err := c.signers(e, key)
+	if err != nil {
+		return nil, err
+	}
 	ci, err := cms.EncX(typesCertReqX, CertReqData{
 		RRPID: c.rrpid, LIDEE: c.lidEE, ChallEE3: c.challenge, LIDCA: c.lidCA, ChallCA: c.challCA,
-		RequestType: CardInitialSig, RequestDate: now.UTC().Truncate(time.Second), RegFormID: formID, RegForm: items,
+		RequestType: c.typ, RequestDate: now.UTC().Truncate(time.Second), RegFormID: formID, RegForm: items,
 		CABackKeyData: &BackKeyData{BackAlgID: cms.AlgorithmIdentifier{Algorithm: oidAES256GCM}, BackKey: c.backKey},
-		PublicKeySorE: keys, Thumbs: c.thumbs,
-	}, AcctInfo{PANData0: &account}, packed, cms.WithPANData0, nil, []cms.Signer{{Key: key}}, c.exchange.X509)
+		PublicKeySorE: keys, EEThumb: renewed, Thumbs: c.thumbs,
+	}, AcctInfo{PANData0: &account}, packed, cms.WithPANData0, e.ownCertificates(nil), signers, c.exchange.X509)
 	if err != nil {
 		return nil, err
 	}
@@ -194,8 +207,13 @@ func (c *CardEnrolment) OpenCertRes(e *Endpoint, now time.Time, b []byte) (*Card
 	if err != nil {
 		return nil, err
 	}
+	return c.openRes(e, now, w, w.Message.CertRes)
+}
+
+// openRes checks the answer to CertReq or CertInqReq.
+func (c *CardEnrolment) openRes(e *Endpoint, now time.Time, w *MessageWrapper, res *CertRes) (*CardCertificate, error) {
 	var sd *cms.SignedData
-	res := w.Message.CertRes
+	var err error
 	if res.EncK != nil {
 		sd, err = cms.OpenEncBack(typesCertRes, *res.EncK, c.backKey)
 	} else {

@@ -12,14 +12,14 @@ import (
 )
 
 // MeAqEnrolment is a merchant's or payment gateway's side of a registration (SET §7.3): Me-AqCInit and
-// Cert. When no answer came, the same request is sent again.
+// Cert, and CertInq when the CA has not decided or its answer was lost. When no answer came, the same
+// request is sent again; what Keep gives survives a crash.
 //
-// The endpoint needs a Verifier; with a request for a key-exchange certificate alone it also signs, with
-// the certificate that it has.
+// The endpoint needs a Verifier; with a renewal, or a request for a key-exchange certificate alone, it also
+// signs, with the certificates that it has.
 type MeAqEnrolment struct {
 	registration
 	language Language
-	typ      RequestType
 	id       IDData
 
 	acctField   *RegField
@@ -73,15 +73,15 @@ func (d *IDData) fits(holder pki.Type) bool {
 
 // NewMeAqEnrolment starts a registration for a brand. The type says who asks and for which certificates.
 func NewMeAqEnrolment(brand BrandID, language Language, typ RequestType, id IDData) (*MeAqEnrolment, error) {
-	holder, _, _, renewal := typ.parts()
+	holder, _, _, _ := typ.parts()
 	ca := pki.MCA
 	if holder == pki.Pgwy {
 		ca = pki.PCA
 	}
-	if holder == pki.Card || renewal || !id.fits(holder) {
+	if holder == pki.Card || !id.fits(holder) {
 		return nil, fmt.Errorf("registration of a merchant or gateway: request type %v with the identification given is not possible", typ)
 	}
-	return &MeAqEnrolment{registration: newRegistration(brand, ca), language: language, typ: typ, id: id}, nil
+	return &MeAqEnrolment{registration: newRegistration(brand, ca, typ), language: language, id: id}, nil
 }
 
 // InitReq makes Me-AqCInitReq. It may be called again, which starts the registration anew.
@@ -135,11 +135,12 @@ func (m *MeAqEnrolment) CertReq(e *Endpoint, now time.Time, answers []FieldText,
 		return nil, fmt.Errorf("the keys given are not those that %v asks for", m.typ)
 	}
 	m.signKey, m.exchangeKey = nil, exchangeKey
-	signer := e.cmsSigner()
 	if signKey != nil {
-		m.signKey, signer = signKey.Public(), cms.Signer{Key: signKey}
-	} else if e.SignCert == nil {
-		return nil, errors.New("a request for a key-exchange certificate alone is signed: it needs the signature certificate first")
+		m.signKey = signKey.Public()
+	}
+	signers, renewed, err := m.signers(e, signKey)
+	if err != nil {
+		return nil, err
 	}
 	var account *AcctData
 	if m.acctField != nil {
@@ -165,24 +166,28 @@ func (m *MeAqEnrolment) CertReq(e *Endpoint, now time.Time, answers []FieldText,
 	req, err := m.certReq(e, CertReqData{
 		RRPID: m.rrpid, LIDEE: m.lidEE, ChallEE3: m.challenge, LIDCA: m.lidCA, ChallCA: m.challCA,
 		RequestType: m.typ, RequestDate: now.UTC().Truncate(time.Second), IDData: &m.id, RegFormID: formID, RegForm: items,
-		PublicKeySorE: keys, Thumbs: m.thumbs,
-	}, account, signer)
+		PublicKeySorE: keys, EEThumb: renewed, Thumbs: m.thumbs,
+	}, account, signers)
 	if err != nil {
 		return nil, err
 	}
 	return m.wrap(e, now, Message{CertReq: req})
 }
 
-func (m *MeAqEnrolment) certReq(e *Endpoint, data CertReqData, account *AcctData, signer cms.Signer) (*CertReq, error) {
+func (m *MeAqEnrolment) certReq(e *Endpoint, data CertReqData, account *AcctData, signers []cms.Signer) (*CertReq, error) {
 	own := e.ownCertificates(nil) // none before the first certificate
 	if account == nil {
-		ci, err := cms.Enc(typesCertReq, data, own, nil, signer, m.exchange.X509)
+		signed, err := cms.Sign(typesCertReq.TBS, data, own, nil, signers...)
+		if err != nil {
+			return nil, err
+		}
+		ci, err := cms.Encrypt(m.exchange.X509, typesCertReq.TBE, signed, cms.Plain, nil)
 		return &CertReq{Enc: &ci}, err
 	}
 	packed := account.Pack()
 	defer clear(packed)
 	ci, err := cms.EncX(typesCertReqX, data, AcctInfo{AcctData: account}, packed, cms.WithAcctData, own,
-		[]cms.Signer{signer}, m.exchange.X509)
+		signers, m.exchange.X509)
 	return &CertReq{EncX: &ci}, err
 }
 
@@ -195,10 +200,15 @@ func (m *MeAqEnrolment) OpenCertRes(e *Endpoint, now time.Time, b []byte) (*Enti
 	if err != nil {
 		return nil, err
 	}
-	if w.Message.CertRes.CertRes == nil {
+	return m.openRes(e, now, w, w.Message.CertRes)
+}
+
+// openRes checks the answer to CertReq or CertInqReq.
+func (m *MeAqEnrolment) openRes(e *Endpoint, now time.Time, w *MessageWrapper, res *CertRes) (*EntityCertificates, error) {
+	if res.CertRes == nil {
 		return nil, &ProtocolError{Code: UnspecifiedFailure, Err: errors.New("CertRes is encrypted, and no key was sent for that")}
 	}
-	sd, err := cms.ParseSigned(*w.Message.CertRes.CertRes, ContentCertResData)
+	sd, err := cms.ParseSigned(*res.CertRes, ContentCertResData)
 	if err != nil {
 		return nil, protocol(err)
 	}

@@ -460,7 +460,9 @@ func TestMeAqEnrolment(t *testing.T) {
 		field *set.RegField
 	}{
 		{set.MerInitialSig, merchant, nil}, {set.MerInitialEnc, merchant, nil}, {set.MerInitialBoth, merchant, nil}, {set.MerInitialBoth, merchant, field},
-		{set.MerInitialEnc, merchant, field}, {set.PgwyInitialSig, acquirer, nil}, {set.PgwyInitialEnc, acquirer, nil}, {set.PgwyInitialBoth, acquirer, nil},
+		{set.MerInitialEnc, merchant, field}, {set.MerRenewalSig, merchant, nil}, {set.MerRenewalEnc, merchant, nil},
+		{set.MerRenewalBoth, merchant, nil}, {set.MerRenewalBoth, merchant, field}, {set.PgwyRenewalSig, acquirer, nil},
+		{set.PgwyRenewalEnc, acquirer, nil}, {set.PgwyRenewalBoth, acquirer, nil}, {set.PgwyInitialSig, acquirer, nil}, {set.PgwyInitialEnc, acquirer, nil}, {set.PgwyInitialBoth, acquirer, nil},
 	} {
 		t.Run(fmt.Sprint(c.typ, c.field != nil), func(t *testing.T) {
 			t.Parallel()
@@ -504,12 +506,15 @@ func newMeAq(t *testing.T, typ set.RequestType, id set.IDData) *meAq {
 		m.ca, m.existing = w.CA(t, pki.PCA), w.Gateway(t, "G-1")
 	}
 	switch typ {
-	case set.MerInitialEnc, set.PgwyInitialEnc:
-		m.self, m.exchange = m.existing, settest.RSAKey(t).Public()
-	case set.MerInitialSig, set.PgwyInitialSig:
+	case set.MerInitialEnc, set.PgwyInitialEnc, set.MerRenewalEnc, set.PgwyRenewalEnc:
+		m.exchange = settest.RSAKey(t).Public()
+	case set.MerInitialSig, set.PgwyInitialSig, set.MerRenewalSig, set.PgwyRenewalSig:
 		m.sign = newECKey(t)
 	default:
 		m.sign, m.exchange = newECKey(t), settest.RSAKey(t).Public()
+	}
+	if typ >= set.MerRenewalSig || m.sign == nil {
+		m.self = m.existing
 	}
 	m.state = must[*set.MeAqEnrolment](t)(set.NewMeAqEnrolment(settest.Brand, "en", typ, id))
 	return m
@@ -589,7 +594,7 @@ func TestMeAqDishonestCA(t *testing.T) {
 func TestImpossibleRegistrations(t *testing.T) {
 	t.Parallel()
 	acquirer := set.IDData{AcquirerID: &set.AcquirerID{AcquirerBIN: settest.AcquirerBIN}}
-	for _, typ := range []set.RequestType{set.CardInitialSig, set.MerInitialBoth, set.PgwyRenewalBoth} {
+	for _, typ := range []set.RequestType{set.CardInitialSig, set.CardRenewalSig, set.MerInitialBoth, set.MerRenewalBoth} {
 		if _, err := set.NewMeAqEnrolment(settest.Brand, "en", typ, acquirer); err == nil {
 			t.Errorf("%v of an acquirer is possible", typ)
 		}
