@@ -21,6 +21,7 @@ type Authority struct {
 	Certificate *pki.Certificate // signs certificates
 	Key         crypto.Signer    // of Certificate
 	Validity    time.Duration    // of what it issues, at most
+	ByHand      bool             // whether an operator approves each request that has passed the checks
 }
 
 // Form is what a CA shows to whoever registers.
@@ -56,6 +57,15 @@ func (f Form) check(where string, want int) error {
 		return fmt.Errorf("%s: form: %w", where, err)
 	}
 	return nil
+}
+
+// formFor gives the form for a kind of request. Merchants and gateways that renew are asked nothing: their
+// certificate vouches for them.
+func (a *authority) formFor(t set.RequestType) set.RegFormData {
+	if t < set.MerRenewalSig {
+		return a.form
+	}
+	return set.RegFormData{RegTemplate: &set.RegTemplate{RegFormID: a.form.RegTemplate.RegFormID}, Policy: a.form.Policy}
 }
 
 // clockSkew is how far back a new certificate is dated, for those whose clocks are behind.

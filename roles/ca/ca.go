@@ -63,6 +63,9 @@ type CA struct {
 
 	mu      sync.Mutex
 	working map[sqldb.AnswerKey]bool // requests that are being answered
+
+	learning   sync.Mutex
+	listsKnown int // how many revocation lists of the database are in use
 }
 
 // New checks the configuration: that the keys are those of the certificates, and the certificates those
@@ -71,7 +74,10 @@ func New(c Config) (*CA, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &CA{Config: c, slots: make(chan struct{}, requestsAtOnceMax), working: make(map[sqldb.AnswerKey]bool)}
+	s := &CA{Config: c, slots: make(chan struct{}, requestsAtOnceMax), working: make(map[sqldb.AnswerKey]bool), listsKnown: -1}
+	if err := s.learn(context.Background(), c.Now()); err != nil {
+		return nil, err
+	}
 	for _, a := range []struct {
 		name string
 		typ  pki.Type
@@ -101,9 +107,9 @@ func New(c Config) (*CA, error) {
 func (s *CA) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for a, h := range map[*authority]handlers{
-		s.cca: {set.CardCInitReqType: s.cardInit, set.RegFormReqType: s.regForm, set.CertReqType: s.certifyCard},
-		s.mca: {set.MeAqCInitReqType: s.entityInit(s.mca), set.CertReqType: s.certifyEntity(s.mca)},
-		s.pca: {set.MeAqCInitReqType: s.entityInit(s.pca), set.CertReqType: s.certifyEntity(s.pca)},
+		s.cca: {set.CardCInitReqType: s.cardInit, set.RegFormReqType: s.regForm, set.CertReqType: s.certifyCard, set.CertInqReqType: s.inquire(s.cca)},
+		s.mca: {set.MeAqCInitReqType: s.entityInit(s.mca), set.CertReqType: s.certifyEntity(s.mca), set.CertInqReqType: s.inquire(s.mca)},
+		s.pca: {set.MeAqCInitReqType: s.entityInit(s.pca), set.CertReqType: s.certifyEntity(s.pca), set.CertInqReqType: s.inquire(s.pca)},
 	} {
 		log := s.Log.With("ca", a.name)
 		mux.Handle("/"+a.name, sethttp.Handler(sethttp.MediaRegistration, log, func(ctx context.Context, request []byte) ([]byte, error) {
@@ -145,6 +151,9 @@ func (s *CA) serve(ctx context.Context, a *authority, h handlers, octets []byte)
 		return nil, fmt.Errorf("%d requests are being worked on already", requestsAtOnceMax)
 	}
 	now := s.Now()
+	if err := s.learn(ctx, now); err != nil {
+		return nil, err
+	}
 	w, err := a.Endpoint.Receive(now, octets, h.types()...)
 	var response []byte
 	if err == nil {
@@ -224,5 +233,5 @@ func (s *CA) Run(ctx context.Context) {
 
 func (s *CA) housekeep(ctx context.Context) error {
 	_, err := s.DB.ExpireAnswers(ctx, s.Now())
-	return errors.Join(err, expireEnrolments(ctx, s.DB, s.Now()))
+	return errors.Join(err, expireEnrolments(ctx, s.DB, s.Now()), expireApplications(ctx, s.DB, s.Now()))
 }

@@ -384,7 +384,7 @@ func TestForgedCertReq(t *testing.T) {
 		"no LID":               {"unknownLID", func(d *set.CertReqData, _ *set.PANData0) { d.LIDCA = nil }},
 		"another's LID":        {"unknownLID", func(d *set.CertReqData, _ *set.PANData0) { d.LIDCA = other.lidCA }},
 		"another's LID-EE":     {"unknownLID", func(d *set.CertReqData, _ *set.PANData0) { d.LIDEE = set.NewLocalID() }},
-		"renewal":              {"messageNotSupported", func(d *set.CertReqData, _ *set.PANData0) { d.RequestType = set.CardRenewalSig }},
+		"renewal":              {"unspecifiedFailure", func(d *set.CertReqData, _ *set.PANData0) { d.RequestType = set.CardRenewalSig }},
 		"merchant at the CCA":  {"messageNotSupported", func(d *set.CertReqData, _ *set.PANData0) { d.RequestType = set.MerInitialSig }},
 		"another form":         {"regFormAnswerMalformed", func(d *set.CertReqData, _ *set.PANData0) { d.RegFormID = 9 }},
 		"no answers":           {"regFormAnswerMalformed", func(d *set.CertReqData, _ *set.PANData0) { d.RegForm = nil }},
@@ -427,7 +427,7 @@ func TestForgedCertReq(t *testing.T) {
 	}
 }
 
-var errorNames = map[string]bool{"challengeMismatch": true, "unknownLID": true, "messageNotSupported": true, "unrecognizedExtension": true}
+var errorNames = map[string]bool{"challengeMismatch": true, "unknownLID": true, "messageNotSupported": true, "unrecognizedExtension": true, "unspecifiedFailure": true}
 
 func TestReferral(t *testing.T) {
 	t.Parallel()

@@ -2,14 +2,13 @@ package ca
 
 import (
 	"context"
-	"crypto/hmac"
+	"crypto"
 	"crypto/subtle"
 	"database/sql"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/pki"
 )
@@ -78,6 +77,14 @@ func (c *CardholderCA) program(bin set.BIN) *CardProgram {
 				return &c.Programs[i]
 			}
 		}
+	}
+	return nil
+}
+
+// message is what the cardholder of a bank is shown with a certificate.
+func (c *CardholderCA) message(bin set.BIN) *set.CAMsg {
+	if p := c.program(bin); p != nil {
+		return p.Message
 	}
 	return nil
 }
@@ -168,143 +175,132 @@ func (s *CA) certifyCard(ctx context.Context, r *request) ([]byte, error) {
 		return nil, opening
 	}
 	defer o.Clear()
-	e, err := s.requested(ctx, r, s.cca, o)
+	c, err := s.requested(ctx, r, s.cca, o)
 	if err != nil {
 		return nil, err
 	}
-	status, cert, err := set.CertStatus{}, (*pki.Certificate)(nil), opening
-	if err == nil {
-		status, cert, err = s.issueCard(ctx, r, o, e)
+	if opening != nil {
+		return s.conclude(ctx, c, nil, opening)
 	}
-	if status.NonceCCA != nil {
-		defer clear(status.NonceCCA[:])
+	checked := c.pass(ctx, cardholderChecks)
+	app, err := c.cardholder()
+	if err != nil {
+		return nil, err
 	}
-	var certs []*pki.Certificate
-	if cert != nil {
-		certs = []*pki.Certificate{cert}
-	}
-	return s.conclude(ctx, r, s.cca, o, e, status, certs, err, nil)
+	defer clear(app.nonce[:])
+	return s.conclude(ctx, c, app, checked)
 }
 
 // requested finds the registration that a CertReq belongs to, and checks that it answers what was asked.
-func (s *CA) requested(ctx context.Context, r *request, a *authority, o *set.OpenedCertReq) (*enrolment, error) {
+func (s *CA) requested(ctx context.Context, r *request, a *authority, o *set.OpenedCertReq) (*candidate, error) {
 	e, err := findEnrolment(ctx, s.DB, r.now, a.name, o.Data.LIDCA, o.Data.LIDEE, asked)
 	if err != nil {
 		return nil, err
 	}
-	if c := o.Data.ChallCA; c == nil || subtle.ConstantTimeCompare(c[:], e.challCA[:]) != 1 {
-		return nil, &set.ProtocolError{Code: set.ChallengeMismatch, Err: errors.New("chall-CA is missing or another")}
-	}
-	if o.Data.RequestType != e.typ {
-		return nil, &set.ProtocolError{Code: set.UnspecifiedFailure, Err: fmt.Errorf("CertReq for %v after a form for %v", o.Data.RequestType, e.typ)}
-	}
-	return e, nil
+	c := &candidate{s: s, r: r, a: a, o: o, e: e}
+	return c, c.admit()
 }
 
-// issueCard makes every check of SET §7.2 that is still to be made, asks the issuer, and certifies. A
-// refusal is a *set.CertStatusError.
-func (s *CA) issueCard(ctx context.Context, r *request, o *set.OpenedCertReq, e *enrolment) (status set.CertStatus, cert *pki.Certificate, err error) {
-	account := o.Account.PANData0
-	answers, err := o.Answers(s.cca.form.RegTemplate)
-	if err != nil {
-		return status, nil, err
+// application is what the candidate asks for, whether or not it has passed the checks.
+func (c *candidate) application() *application {
+	app := &application{
+		ca: c.a.name, lidCA: c.e.lidCA, lidEE: c.e.lidEE, typ: c.o.Data.RequestType, registrant: c.e.registrant,
+		possessed: c.o.Possessed(), sign: c.o.SignKey, exchange: c.o.ExchangeKey, asked: c.r.now,
 	}
-	mac, err := s.panMAC(e.lidCA, account.PAN)
-	if err != nil {
-		return status, nil, err
+	if c.o.Renewal() {
+		app.renews = c.o.Data.EEThumb.Thumbprint.String()
 	}
-	if !hmac.Equal(mac, e.panMAC) {
-		return status, nil, refuse(set.RejectedByCA, "the form was for another card")
-	}
-	program := s.Cardholder.program(account.PAN.BIN())
-	if program == nil {
-		return status, nil, refuse(set.InvalidBIN, "cards of this bank cannot be registered here")
-	}
-	end, err := account.CardExpiry.End()
-	if err != nil || !end.After(r.now) {
-		return status, nil, refuse(set.RejectedByCA, "the card has expired, or its expiry is no month")
-	}
-	if err := keyUsed(ctx, s.DB, e.ca, o.SignKey); err != nil {
-		return status, nil, err
-	}
-	if err := s.askIssuer(ctx, r, account, answers); err != nil {
-		return status, nil, err
-	}
-	return s.signCard(r, o, e, program, end)
+	return app
 }
 
-// askIssuer is nil when the card's issuer knows the account by this name and code.
-func (s *CA) askIssuer(ctx context.Context, r *request, account *set.PANData0, answers []set.FieldText) error {
-	secret := []byte(answers[fieldSecret])
-	defer clear(secret)
-	code, err := s.Issuer.Verify(ctx, &finnet.AccountCheck{
-		Trace: finnet.NewTrace(s.Cardholder.Network, r.now), PAN: account.PAN, Expiry: account.CardExpiry,
-		Holder: string(answers[fieldHolder]), Secret: secret,
-	})
-	switch {
-	case errors.Is(err, finnet.ErrNoReply), errors.Is(err, finnet.ErrUnavailable), err == nil && code == finnet.IssuerUnavailable:
-		return fmt.Errorf("ask the card's issuer: %w", errors.Join(err, ctx.Err(), errIssuerAway))
-	case err != nil: // nothing was sent, because it does not fit the network
-		return refuse(set.RegFormAnswerMalformed, "the issuer cannot be asked with these answers")
-	case code != finnet.Approved:
-		return refuse(set.RejectedByIssuer, "the bank does not know this card under this name and code")
-	}
-	return nil
-}
-
-var errIssuerAway = errors.New("no answer from the issuer")
-
-// signCard makes the cardholder's certificate and the CA's half of PANSecret (SET §6.4).
-func (s *CA) signCard(r *request, o *set.OpenedCertReq, e *enrolment, program *CardProgram, end time.Time) (status set.CertStatus, cert *pki.Certificate, err error) {
-	account := o.Account.PANData0
+// cardholder is the application of a cardholder, with the CA's half of PANSecret and the name that follows
+// from it (SET §6.4). Card number, expiry and the cardholder's half are not kept.
+func (c *candidate) cardholder() (*application, error) {
+	app, account := c.application(), c.o.Account.PANData0
 	nonce := set.NewSecret()
+	app.nonce = &nonce
 	var secret set.Secret
 	defer clear(secret[:])
 	subtle.XORBytes(secret[:], nonce[:], account.CardSecret[:])
-	id, err := pki.UniqueCardholderID(secret[:], account.PAN, account.CardExpiry)
-	if err != nil {
-		return status, nil, err
+	var err error
+	if app.commonName, err = pki.UniqueCardholderID(secret[:], account.PAN, account.CardExpiry); err != nil {
+		return nil, err
 	}
-	s.Log.Info("certificate to be issued", "ca", e.ca, "lid", e.lidCA)
-	cert, err = s.cca.issue(r.now, end, pki.Template{
-		Type: pki.Card, Use: pki.Signature, PublicKey: o.SignKey,
-		Subject: pki.Name{Country: program.Country, Brand: s.cca.Certificate.Brand(), Unit: program.Issuer, CardName: program.CardName, CommonName: id},
-	})
-	if errors.Is(err, errTooShort) {
-		return status, nil, refuse(set.RejectedByCA, "the card expires too soon")
-	}
-	if err != nil {
-		return status, nil, err
-	}
-	return set.CertStatus{CertStatusCode: set.RequestComplete, NonceCCA: &nonce, CAMsg: program.Message}, cert, nil
+	app.bin, app.cardEnd, app.panMAC = account.PAN.BIN(), c.cardEnd, c.e.panMAC
+	app.sealed, err = c.a.seal(secrets{LIDCA: app.lidCA, NonceCCA: nonce, BackKey: c.o.BackKey()})
+	return app, err
 }
 
-// conclude answers a CertReq: with the certificates, or when outcome is a *set.CertStatusError with that
-// refusal. also is done in the same transaction, and told which of them it is.
-func (s *CA) conclude(ctx context.Context, r *request, a *authority, o *set.OpenedCertReq, e *enrolment, status set.CertStatus, certs []*pki.Certificate, outcome error, also func(*sql.Tx, set.CertStatusCode) error) ([]byte, error) {
+// certify issues what an application asks for. A refusal is a *set.CertStatusError.
+func (s *CA) certify(now time.Time, a *authority, app *application) (certs []*pki.Certificate, err error) {
+	s.Log.Info("certificates to be issued", "ca", app.ca, "lid", app.lidCA, "registrant", app.registrant)
+	for _, k := range []struct {
+		public crypto.PublicKey
+		use    pki.Use
+	}{{app.sign, pki.Signature}, {app.exchange, pki.KeyExchange}} {
+		if k.public == nil {
+			continue
+		}
+		t := pki.Template{Use: k.use, PublicKey: k.public}
+		if err := s.describe(a, app, &t); err != nil {
+			return nil, err
+		}
+		c, err := a.issue(now, app.cardEnd, t)
+		if errors.Is(err, errTooShort) {
+			return nil, refuse(set.RejectedByCA, "the card expires too soon")
+		}
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, c)
+	}
+	return certs, nil
+}
+
+// describe completes a template with who it is for, as the configuration says now.
+func (s *CA) describe(a *authority, app *application, t *pki.Template) error {
+	if a != s.cca {
+		who := s.named(app.registrant)
+		if who == nil {
+			return refuse(set.RejectedByAcquirer, "no acquirer has registered this party any more")
+		}
+		t.Subject = who.names
+		who.fill(t)
+		return nil
+	}
+	program := s.Cardholder.program(app.bin)
+	if program == nil {
+		return refuse(set.InvalidBIN, "cards of this bank cannot be registered here any more")
+	}
+	t.Type = pki.Card
+	t.Subject = pki.Name{Country: program.Country, Brand: a.Certificate.Brand(), Unit: program.Issuer, CardName: program.CardName, CommonName: app.commonName}
+	return nil
+}
+
+// conclude answers a CertReq: with the certificates, with the word that somebody has to approve, or when
+// outcome is a *set.CertStatusError with that refusal. app is nil if the request's signatures do not verify.
+func (s *CA) conclude(ctx context.Context, c *candidate, app *application, outcome error) ([]byte, error) {
+	var certs []*pki.Certificate
+	if outcome == nil && !c.a.ByHand {
+		certs, outcome = s.certify(c.r.now, c.a, app)
+	}
 	for {
 		var refusal *set.CertStatusError
 		if outcome != nil && !errors.As(outcome, &refusal) {
 			return nil, outcome
 		}
+		status := s.status(c.a, app, refusal, len(certs) > 0)
 		if refusal != nil {
-			status, certs = refusal.Status(), nil
+			certs = nil
 		}
-		response, err := a.Endpoint.CertRes(r.now, o, e.lidCA, status, certs...)
+		if len(certs) > 0 {
+			status.NonceCCA = app.nonce
+		}
+		response, err := c.a.Endpoint.CertRes(c.r.now, c.o, c.e.lidCA, status, certs...)
 		if err != nil {
 			return nil, err
 		}
-		err = s.answer(ctx, r, response, func(tx *sql.Tx) error {
-			if err := e.end(ctx, tx, r.now, status.CertStatusCode); err != nil {
-				return err
-			}
-			if also != nil {
-				if err := also(tx, status.CertStatusCode); err != nil {
-					return err
-				}
-			}
-			return addCertificates(ctx, tx, r.now, e, certs)
-		})
+		err = s.answer(ctx, c.r, response, func(tx *sql.Tx) error { return c.settle(ctx, tx, app, status.CertStatusCode, certs) })
 		if errors.As(err, &refusal) && outcome == nil {
 			outcome = err // a key or code was used up meanwhile: what was signed is thrown away
 			continue
@@ -312,15 +308,60 @@ func (s *CA) conclude(ctx context.Context, r *request, a *authority, o *set.Open
 		if err != nil {
 			return nil, err
 		}
-		s.audit(e, status, certs)
+		s.logOutcome(c.a.name, c.e.lidCA, c.e.registrant, status.CertStatusCode, certs)
 		return response, nil
 	}
 }
 
-func (s *CA) audit(e *enrolment, status set.CertStatus, certs []*pki.Certificate) {
-	log := s.Log.With("ca", e.ca, "lid", e.lidCA, "registrant", e.registrant)
-	if len(certs) == 0 {
-		log.Warn("registration refused", "status", status.CertStatusCode.String())
+// settle records what became of a CertReq.
+func (c *candidate) settle(ctx context.Context, tx *sql.Tx, app *application, code set.CertStatusCode, certs []*pki.Certificate) error {
+	if err := c.e.end(ctx, tx, c.r.now, code); err != nil {
+		return err
+	}
+	if !c.o.Renewal() {
+		if err := settleCode(ctx, tx, c.who, code); err != nil {
+			return err
+		}
+	}
+	if app == nil {
+		return nil
+	}
+	if err := app.insert(ctx, tx); err != nil {
+		return err
+	}
+	return addCertificates(ctx, tx, c.r.now, app, certs)
+}
+
+// waitingMessage is what a requester is told until somebody has decided.
+const waitingMessage = "The request is being looked at. Please ask again later."
+
+// status is what the requester is told, and makes app say the same to those who ask later.
+func (s *CA) status(a *authority, app *application, refusal *set.CertStatusError, done bool) set.CertStatus {
+	status := set.CertStatus{CertStatusCode: set.RequestPended, EEMessage: waitingMessage}
+	state := waiting
+	switch {
+	case refusal != nil:
+		status, state = refusal.Status(), refused
+	case done:
+		status, state = set.CertStatus{CertStatusCode: set.RequestComplete}, issued
+		if a == s.cca {
+			status.CAMsg = s.Cardholder.message(app.bin)
+		}
+	}
+	if app != nil {
+		app.state, app.status, app.message = state, status.CertStatusCode, string(status.EEMessage)
+	}
+	return status
+}
+
+// logOutcome tells the log how a registration ended, or that it waits.
+func (s *CA) logOutcome(ca string, lidCA set.LocalID, registrant string, code set.CertStatusCode, certs []*pki.Certificate) {
+	log := s.Log.With("ca", ca, "lid", lidCA, "registrant", registrant)
+	switch {
+	case code == set.RequestPended:
+		log.Info("request waits for approval")
+	case len(certs) == 0:
+		log.Warn("registration refused", "status", code.String())
 	}
 	for _, c := range certs {
 		log.Info("certificate issued", "serial", c.Serial(), "type", c.Type.String(), "use", c.Use.String(),

@@ -2,14 +2,12 @@ package ca
 
 import (
 	"context"
-	"crypto"
 	"crypto/sha256"
 	"crypto/subtle"
 	"database/sql"
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/pki"
@@ -178,6 +176,22 @@ func (s *CA) registrant(id *set.IDData) *registrant {
 	return nil
 }
 
+// named finds a registrant by its name; nil if it is configured no more.
+func (s *CA) named(name string) *registrant {
+	brand := s.mca.Certificate.Brand()
+	for i := range s.Merchant.Merchants {
+		if r := s.Merchant.Merchants[i].registrant(brand); r.name == name {
+			return r
+		}
+	}
+	for i := range s.Payment.Gateways {
+		if r := s.Payment.Gateways[i].registrant(brand); r.name == name {
+			return r
+		}
+	}
+	return nil
+}
+
 func (s *CA) referral(a *authority) set.RegFormOrReferral {
 	if a == s.mca {
 		return s.Merchant.Referral.form()
@@ -196,7 +210,8 @@ func (s *CA) entityInit(a *authority) func(context.Context, *request) ([]byte, e
 			ca: a.name, lidCA: set.NewLocalID(), lidEE: req.LIDEE, state: asked, typ: req.RequestType,
 			challCA: set.NewChallenge(), expires: r.now.Add(registrationLife),
 		}
-		form := set.RegFormOrReferral{RegFormData: &a.form}
+		offered := a.formFor(req.RequestType)
+		form := set.RegFormOrReferral{RegFormData: &offered}
 		if who := s.registrant(&req.IDData); who != nil {
 			e.registrant = who.name
 		} else {
@@ -218,64 +233,16 @@ func (s *CA) certifyEntity(a *authority) func(context.Context, *request) ([]byte
 			return nil, opening
 		}
 		defer o.Clear()
-		e, err := s.requested(ctx, r, a, o)
+		c, err := s.requested(ctx, r, a, o)
 		if err != nil {
 			return nil, err
 		}
-		who := s.registrant(o.Data.IDData)
-		if who != nil && who.name != e.registrant {
-			who = nil
+		if opening != nil {
+			return s.conclude(ctx, c, nil, opening)
 		}
-		certs, err := []*pki.Certificate(nil), opening
-		switch {
-		case err != nil:
-		case who == nil:
-			err = refuse(set.RejectedByAcquirer, "no acquirer has registered this party, or the form was for another")
-		default:
-			certs, err = s.issueEntity(ctx, r, a, o, e, who)
-		}
-		return s.conclude(ctx, r, a, o, e, set.CertStatus{CertStatusCode: set.RequestComplete}, certs, err, func(tx *sql.Tx, code set.CertStatusCode) error {
-			return settleCode(ctx, tx, who, code)
-		})
+		checked := c.pass(ctx, entityChecks)
+		return s.conclude(ctx, c, c.application(), checked)
 	}
-}
-
-// issueEntity makes every check of SET §7.3 that is still to be made, and certifies. A refusal is a
-// *set.CertStatusError.
-func (s *CA) issueEntity(ctx context.Context, r *request, a *authority, o *set.OpenedCertReq, e *enrolment, who *registrant) (certs []*pki.Certificate, err error) {
-	answers, err := o.Answers(a.form.RegTemplate)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.checkCode(ctx, who, answers[fieldCode]); err != nil {
-		return nil, err
-	}
-	if o.Signer != nil && o.Signer.Subject != who.names {
-		return nil, refuse(set.SigValidationFail, "the request is signed by another party")
-	}
-	if sign, ok := o.SignKey.(interface{ Equal(crypto.PublicKey) bool }); ok && sign.Equal(o.ExchangeKey) {
-		return nil, refuse(set.RejectedByCA, "signature and key-exchange key are the same")
-	}
-	if err := keyUsed(ctx, s.DB, e.ca, o.SignKey, o.ExchangeKey); err != nil {
-		return nil, err
-	}
-	s.Log.Info("certificates to be issued", "ca", e.ca, "lid", e.lidCA, "registrant", who.name)
-	for _, k := range []struct {
-		public crypto.PublicKey
-		use    pki.Use
-	}{{o.SignKey, pki.Signature}, {o.ExchangeKey, pki.KeyExchange}} {
-		if k.public == nil {
-			continue
-		}
-		t := pki.Template{Use: k.use, Subject: who.names, PublicKey: k.public}
-		who.fill(&t)
-		c, err := a.issue(r.now, time.Time{}, t)
-		if err != nil {
-			return nil, err
-		}
-		certs = append(certs, c)
-	}
-	return certs, nil
 }
 
 var (
@@ -319,16 +286,18 @@ func (r *registrant) codeKey() []byte {
 	return sum[:]
 }
 
-// settleCode records what a CertReq did to the registrant's code: used it up, or missed it.
+// settleCode records what a CertReq did to the registrant's code: used it up, which one that waits for
+// approval does too, or missed it.
 func settleCode(ctx context.Context, tx *sql.Tx, who *registrant, code set.CertStatusCode) error {
-	if who == nil || code != set.RequestComplete && code != set.RejectedByAcquirer {
+	good := code == set.RequestComplete || code == set.RequestPended
+	if who == nil || !good && code != set.RejectedByAcquirer {
 		return nil
 	}
 	failures, used, err := codeState(ctx, tx, who)
 	if err != nil {
 		return err
 	}
-	if code == set.RequestComplete {
+	if good {
 		if used || failures >= codeFailuresMax {
 			return errUsedCode // by another request meanwhile
 		}

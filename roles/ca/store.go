@@ -167,14 +167,14 @@ func keyUsed(ctx context.Context, db *sqldb.DB, ca string, keys ...crypto.Public
 }
 
 // addCertificates records certificates and their keys; errKeyUsed if one was certified meanwhile.
-func addCertificates(ctx context.Context, tx *sql.Tx, now time.Time, e *enrolment, certs []*pki.Certificate) error {
+func addCertificates(ctx context.Context, tx *sql.Tx, now time.Time, a *application, certs []*pki.Certificate) error {
 	for _, c := range certs {
 		serial := c.Serial()
 		digest, err := keyDigest(c.X509.PublicKey)
 		if err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, `INSERT INTO certified_key (ca, spki_sha256, serial) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, e.ca, digest, serial)
+		res, err := tx.ExecContext(ctx, `INSERT INTO certified_key (ca, spki_sha256, serial) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, a.ca, digest, serial)
 		if err != nil {
 			return fmt.Errorf("record a certified key: %w", err)
 		}
@@ -183,15 +183,50 @@ func addCertificates(ctx context.Context, tx *sql.Tx, now time.Time, e *enrolmen
 		}
 		thumb := c.Thumbprint()
 		_, err = tx.ExecContext(ctx, `INSERT INTO certificate
-			(ca, serial, lid_ca, holder, key_use, subject, registrant, thumbprint, not_before_s, not_after_s, issued_s, certificate)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-			e.ca, serial, []byte(e.lidCA), c.Type.String(), c.Use.String(), c.X509.Subject.String(), e.registrant, thumb[:],
-			c.X509.NotBefore.Unix(), c.X509.NotAfter.Unix(), now.Unix(), c.X509.Raw)
+			(ca, serial, lid_ca, holder, key_use, subject, registrant, thumbprint, not_before_s, not_after_s, issued_s, certificate, pan_mac)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+			a.ca, serial, []byte(a.lidCA), c.Type.String(), c.Use.String(), c.X509.Subject.String(), a.registrant, thumb[:],
+			c.X509.NotBefore.Unix(), c.X509.NotAfter.Unix(), now.Unix(), c.X509.Raw, append([]byte{}, a.panMAC...))
 		if err != nil {
 			return fmt.Errorf("record a certificate: %w", err)
 		}
 	}
 	return nil
+}
+
+// certified is a certificate that was issued before.
+type certified struct {
+	cert       *pki.Certificate
+	lidCA      set.LocalID
+	registrant string
+	panMAC     []byte
+	revoked    bool
+}
+
+// findCertified finds what a CA has issued by its thumbprint; nil if it has not.
+func findCertified(ctx context.Context, db *sqldb.DB, ca string, thumb pki.Digest) (found *certified, err error) {
+	err = db.View(ctx, func(tx *sql.Tx) error {
+		found = &certified{}
+		var raw, lidCA []byte
+		err := tx.QueryRowContext(ctx, `SELECT certificate, lid_ca, registrant, pan_mac FROM certificate WHERE ca = $1 AND thumbprint = $2`, ca, thumb[:]).
+			Scan(&raw, &lidCA, &found.registrant, &found.panMAC)
+		if err != nil {
+			return err
+		}
+		found.lidCA = lidCA
+		if found.cert, err = pki.ParseCertificate(raw); err != nil {
+			return err
+		}
+		found.revoked, err = isRevoked(ctx, tx, found.cert)
+		return err
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look a certificate up: %w", err)
+	}
+	return found, nil
 }
 
 // Issued is a certificate that the CA has issued.
@@ -206,14 +241,16 @@ type Issued struct {
 	NotBefore  time.Time `json:"notBefore"`
 	NotAfter   time.Time `json:"notAfter"`
 	IssuedAt   time.Time `json:"issuedAt"`
+	Revoked    string    `json:"revoked,omitempty"` // the reason
 }
 
 // List gives up to limit certificates, the newest first.
 func List(ctx context.Context, db *sqldb.DB, limit int) (list []Issued, err error) {
 	err = db.View(ctx, func(tx *sql.Tx) error {
 		list = []Issued{}
-		rows, err := tx.QueryContext(ctx, `SELECT ca, serial, holder, key_use, subject, registrant, thumbprint, not_before_s, not_after_s, issued_s
-			FROM certificate ORDER BY issued_s DESC, ca, serial LIMIT $1`, limit)
+		rows, err := tx.QueryContext(ctx, `SELECT c.ca, c.serial, holder, key_use, subject, registrant, thumbprint, not_before_s, c.not_after_s, issued_s,
+			COALESCE(r.reason, '') FROM certificate c LEFT JOIN revocation r ON r.serial = c.serial
+			ORDER BY issued_s DESC, c.ca, c.serial LIMIT $1`, limit)
 		if err != nil {
 			return err
 		}
@@ -222,7 +259,7 @@ func List(ctx context.Context, db *sqldb.DB, limit int) (list []Issued, err erro
 			var i Issued
 			var thumb []byte
 			var before, after, at int64
-			if err := rows.Scan(&i.CA, &i.Serial, &i.Type, &i.Use, &i.Subject, &i.Registrant, &thumb, &before, &after, &at); err != nil {
+			if err := rows.Scan(&i.CA, &i.Serial, &i.Type, &i.Use, &i.Subject, &i.Registrant, &thumb, &before, &after, &at, &i.Revoked); err != nil {
 				return err
 			}
 			i.Thumbprint = fmt.Sprintf("%x", thumb)

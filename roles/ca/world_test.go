@@ -41,16 +41,13 @@ import (
 	"github.com/setkit/setkit/roles/sqldb/sqldbtest"
 )
 
-var hierarchy struct {
-	*made
-	dir string
-}
+// hierarchy is the lab's.
+var hierarchy *made
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "catest-")
 	if err == nil {
-		hierarchy.dir = dir
-		hierarchy.made, err = hold(dir)
+		hierarchy, err = hold(dir)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -62,34 +59,49 @@ func TestMain(m *testing.M) {
 
 // made is what the ceremony of the lab made, with its keys in memory.
 type made struct {
+	dir    string
 	tokens map[string]*ceremonytest.Token // by name
 	now    time.Time
+	chain  []string // files between the CAs and the root
+	lists  []string // CRL files
 }
 
-func hold(dir string) (*made, error) {
-	m := &made{tokens: make(map[string]*ceremonytest.Token), now: time.Now().UTC().Truncate(time.Second)}
+// hold holds the ceremony of the lab, with edits of old and new text in turn.
+func hold(dir string, edits ...string) (*made, error) {
+	m := &made{
+		dir: dir, tokens: make(map[string]*ceremonytest.Token), now: time.Now().UTC().Truncate(time.Second),
+		chain: []string{"brand.pem"}, lists: []string{"root.crl", "brand.crl", "pca.crl"},
+	}
 	text, err := os.ReadFile("../../testdata/ceremony/lab.yaml")
 	if err != nil {
 		return nil, err
 	}
-	text = bytes.ReplaceAll(text, []byte("ec-p384"), []byte("ec-p256")) // which is faster under the race detector
-	plan, err := ceremony.Parse(text)
+	return m, m.run(strings.NewReplacer(append(edits, "ec-p384", "ec-p256")...).Replace(string(text)), dir) // P-256 is faster under the race detector
+}
+
+// run holds a ceremony with the tokens that there are.
+func (m *made) run(text, output string) error {
+	plan, err := ceremony.Parse([]byte(text))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	_, err = ceremony.Run(context.Background(), plan, ceremony.Room{
 		Open: func(_ context.Context, name string) (ceremony.Token, error) {
-			m.tokens[name] = ceremonytest.New(name)
+			if m.tokens[name] == nil {
+				m.tokens[name] = ceremonytest.New(name)
+			}
 			return m.tokens[name], nil
 		},
-		Output: dir, Notice: io.Discard, Now: func() time.Time { return m.now },
+		Inputs: os.DirFS(m.dir), Output: output, Notice: io.Discard, Now: func() time.Time { return m.now },
 	})
-	return m, err
+	return err
 }
 
-func readFile(t testing.TB, name string) []byte {
+func readFile(t testing.TB, name string) []byte { return hierarchy.file(t, name) }
+
+func (m *made) file(t testing.TB, name string) []byte {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(hierarchy.dir, name))
+	b, err := os.ReadFile(filepath.Join(m.dir, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,9 +111,11 @@ func readFile(t testing.TB, name string) []byte {
 	return b
 }
 
-func readCert(t testing.TB, name string) *pki.Certificate {
+func readCert(t testing.TB, name string) *pki.Certificate { return hierarchy.cert(t, name) }
+
+func (m *made) cert(t testing.TB, name string) *pki.Certificate {
 	t.Helper()
-	return must[*pki.Certificate](t)(pki.ParseCertificate(readFile(t, name)))
+	return must[*pki.Certificate](t)(pki.ParseCertificate(m.file(t, name)))
 }
 
 func must[T any](t testing.TB) func(T, error) T {
@@ -114,29 +128,39 @@ func must[T any](t testing.TB) func(T, error) T {
 	}
 }
 
-func authority(t testing.TB, file, token string) ca.Authority {
+func (m *made) authority(t testing.TB, file, token string) ca.Authority {
 	t.Helper()
-	keys := hierarchy.tokens[token].Private
-	return ca.Authority{
-		Endpoint: &set.Endpoint{
-			SignKey: keys["sign"], SignCert: readCert(t, file+"-sign.pem"),
-			ExchangeKey: keys["key-exchange"].(crypto.Decrypter), ExchangeCert: readCert(t, file+"-key-exchange.pem"),
-			Chain: []*pki.Certificate{readCert(t, "brand.pem")}, Verifier: verifier(t, true), Software: "test CA",
-		},
-		Certificate: readCert(t, file+".pem"), Key: keys["cert-sign"], Validity: 200 * 24 * time.Hour,
+	keys := m.tokens[token].Private
+	e := &set.Endpoint{
+		SignKey: keys["sign"], SignCert: m.cert(t, file+"-sign.pem"),
+		ExchangeKey: keys["key-exchange"].(crypto.Decrypter), ExchangeCert: m.cert(t, file+"-key-exchange.pem"),
+		Verifier: m.verifier(t, true), Software: "test CA",
 	}
+	for _, name := range m.chain {
+		e.Chain = append(e.Chain, m.cert(t, name))
+	}
+	return ca.Authority{Endpoint: e, Certificate: m.cert(t, file+".pem"), Key: keys["cert-sign"], Validity: 200 * 24 * time.Hour}
 }
 
-func verifier(t testing.TB, lists bool) *pki.Verifier {
+// store has the lists that the ceremony made.
+func (m *made) store(t testing.TB) pki.Store {
+	t.Helper()
+	store := pki.Store{BCIs: []*pki.BrandCRLIdentifier{must[*pki.BrandCRLIdentifier](t)(pki.ParseBCI(m.file(t, "brand.bci")))}}
+	for _, name := range m.lists {
+		store.CRLs = append(store.CRLs, must[*pki.CRL](t)(pki.ParseCRL(m.file(t, name))))
+	}
+	return store
+}
+
+func verifier(t testing.TB, lists bool) *pki.Verifier { return hierarchy.verifier(t, lists) }
+
+func (m *made) verifier(t testing.TB, lists bool) *pki.Verifier {
 	t.Helper()
 	var store pki.Store
 	if lists {
-		store.BCIs = []*pki.BrandCRLIdentifier{must[*pki.BrandCRLIdentifier](t)(pki.ParseBCI(readFile(t, "brand.bci")))}
-		for _, name := range []string{"root.crl", "brand.crl", "pca.crl"} {
-			store.CRLs = append(store.CRLs, must[*pki.CRL](t)(pki.ParseCRL(readFile(t, name))))
-		}
+		store = m.store(t)
 	}
-	return must[*pki.Verifier](t)(pki.NewVerifier([]*pki.Certificate{readCert(t, "root.pem")}, pki.Options{Store: store, RequireBCI: true}))
+	return must[*pki.Verifier](t)(pki.NewVerifier([]*pki.Certificate{m.cert(t, "root.pem")}, pki.Options{Store: store, RequireBCI: true}))
 }
 
 // bank is an issuer with one cardholder.
@@ -230,7 +254,9 @@ const (
 	acquirerBIN  = "400000"
 )
 
-func newServer(t *testing.T, dbURL string) *server {
+func newServer(t *testing.T, dbURL string) *server { return newServerOf(t, dbURL, hierarchy) }
+
+func newServerOf(t *testing.T, dbURL string, m *made) *server {
 	t.Helper()
 	s := &server{dbURL: dbURL, bank: &bank{}, mac: &softMAC{key: make([]byte, 32)}, log: &lockedBuffer{}}
 	rand.Read(s.mac.key)
@@ -240,12 +266,12 @@ func newServer(t *testing.T, dbURL string) *server {
 	s.config = ca.Config{
 		DB: s.db, Issuer: s.bank, PANMAC: s.mac, Log: slog.New(slog.NewJSONHandler(s.log, nil)),
 		Cardholder: ca.CardholderCA{
-			Authority: authority(t, "cca", "cardholder-ca"), Form: form(3, "Name on the card", "Registration code"), Network: acquirerBIN,
+			Authority: m.authority(t, "cca", "cardholder-ca"), Form: form(3, "Name on the card", "Registration code"), Network: acquirerBIN,
 			Programs: []ca.CardProgram{{BINs: []set.BIN{"411111"}, Country: "DK", Issuer: "Nordhavn Bank", CardName: "Blue", Message: &set.CAMsg{CardholderMsg: "Welcome"}}},
 			Referral: ca.Referral{Reason: "Ask your own bank.", URLs: []set.URL{"https://bank.example/"}},
 		},
 		Merchant: ca.MerchantCA{
-			Authority: authority(t, "mca", "merchant-ca"), Form: form(4, "Registration code"),
+			Authority: m.authority(t, "mca", "merchant-ca"), Form: form(4, "Registration code"),
 			Merchants: []ca.Merchant{{
 				Acquirer: acquirer, ID: "M-0001", Name: "Bookshop", Country: 208, Code: code(t, merchantCode),
 				Names: []pki.MerchantNames{{Language: "en", Name: "Bookshop", City: "Aarhus", CountryName: "Denmark"}},
@@ -253,7 +279,7 @@ func newServer(t *testing.T, dbURL string) *server {
 			Referral: ca.Referral{Reason: "Ask your acquirer."},
 		},
 		Payment: ca.PaymentCA{
-			Authority: authority(t, "pca", "payment-ca"), Form: form(5, "Registration code"),
+			Authority: m.authority(t, "pca", "payment-ca"), Form: form(5, "Registration code"),
 			Gateways: []ca.Gateway{{
 				Acquirer: acquirer, BusinessID: "1", ID: "gateway-1", CardCertRequired: true, Code: code(t, gatewayCode),
 				Tunneling: []asn1.ObjectIdentifier{{2, 16, 840, 1, 101, 3, 4, 1, 46}},
