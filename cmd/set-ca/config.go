@@ -33,6 +33,14 @@ type config struct {
 	Cardholder cardholderCA `yaml:"cardholder-ca"`
 	Merchant   merchantCA   `yaml:"merchant-ca"`
 	Payment    paymentCA    `yaml:"payment-ca"`
+	Signers    []listSigner `yaml:"list-signers"`
+}
+
+// listSigner is a CA that signs revocation lists. Its key need not be at hand but when it does.
+type listSigner struct {
+	Name         string `yaml:"name"`
+	keyed        `yaml:",inline"`
+	ValidityDays int `yaml:"validity-days"`
 }
 
 // authority is what the three CAs have in common.
@@ -41,6 +49,7 @@ type authority struct {
 	Sign         keyed    `yaml:"sign"`
 	Exchange     keyed    `yaml:"key-exchange"`
 	ValidityDays int      `yaml:"validity-days"`
+	Approval     string   `yaml:"approval"` // automatic, or by-hand
 	Form         form     `yaml:"form"`
 	Referral     referral `yaml:"referral"`
 }
@@ -129,11 +138,30 @@ type gateway struct {
 // tunnelingAlgorithms are the encryptions that a gateway can pass on to a cardholder.
 var tunnelingAlgorithms = map[string]asn1.ObjectIdentifier{"aes-256-gcm": {2, 16, 840, 1, 101, 3, 4, 1, 46}}
 
+// Ways in which requests are approved.
+const (
+	approvalAutomatic = "automatic"
+	approvalByHand    = "by-hand"
+)
+
 // load reads the configuration that the command line names.
 func load(c *urfave.Context) (*config, error) {
 	if c.Args().Present() {
 		return nil, cli.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
 	}
+	return loadFile(c)
+}
+
+// loadWith is load for a command with one argument.
+func loadWith(c *urfave.Context, what string) (*config, string, error) {
+	if c.NArg() != 1 {
+		return nil, "", cli.Usage(fmt.Errorf("%d arguments: want one, %s, after the flags", c.NArg(), what))
+	}
+	cfg, err := loadFile(c)
+	return cfg, c.Args().First(), err
+}
+
+func loadFile(c *urfave.Context) (*config, error) {
 	var cfg config
 	if err := cli.LoadConfig(c.Path("config"), &cfg); err != nil {
 		return nil, cli.Usage(err)
@@ -204,20 +232,22 @@ func (o *opener) config(cfg *config) (out *ca.Config, err error) {
 }
 
 func (o *opener) authority(a *authority) (out ca.Authority, err error) {
+	switch a.Approval {
+	case "", approvalAutomatic:
+	case approvalByHand:
+		out.ByHand = true
+	default:
+		return out, fmt.Errorf("approval %q: want %s or %s", a.Approval, approvalAutomatic, approvalByHand)
+	}
 	e := &set.Endpoint{Chain: o.chain, Verifier: o.verifier, Software: party.Software}
 	out.Endpoint, out.Validity = e, time.Duration(a.ValidityDays)*24*time.Hour
 	for _, c := range []struct {
 		path string
 		into **pki.Certificate
 	}{{a.CertSign.Certificate, &out.Certificate}, {a.Sign.Certificate, &e.SignCert}, {a.Exchange.Certificate, &e.ExchangeCert}} {
-		certs, err := party.ReadCertificates(c.path)
-		if err != nil {
+		if *c.into, err = readOne(c.path); err != nil {
 			return out, err
 		}
-		if len(certs) != 1 {
-			return out, fmt.Errorf("%s: %d certificates, want one", c.path, len(certs))
-		}
-		*c.into = certs[0]
 	}
 	if out.Key, err = o.ring.Signer(o.ctx, a.CertSign.Key); err != nil {
 		return out, err
@@ -227,6 +257,18 @@ func (o *opener) authority(a *authority) (out ca.Authority, err error) {
 	}
 	e.ExchangeKey, err = o.ring.Decrypter(o.ctx, a.Exchange.Key)
 	return out, err
+}
+
+// readOne reads the one certificate of a PEM file.
+func readOne(path string) (*pki.Certificate, error) {
+	certs, err := party.ReadCertificates(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) != 1 {
+		return nil, fmt.Errorf("%s: %d certificates, want one", path, len(certs))
+	}
+	return certs[0], nil
 }
 
 // fields makes a form; ids say what its fields mean.

@@ -13,8 +13,11 @@ func main() { cli.Main(app()) }
 // app returns the command. An App runs once.
 func app() *urfave.App {
 	return &urfave.App{
-		Name:     "set-ca",
-		Usage:    "the SET certificate authority",
-		Commands: []*urfave.Command{ceremonyCommand(), serveCommand(), listCommand()},
+		Name:  "set-ca",
+		Usage: "the SET certificate authority",
+		Commands: []*urfave.Command{
+			ceremonyCommand(), serveCommand(), listCommand(), requestsCommand(), approveCommand(), rejectCommand(),
+			revokeCommand(), crlCommand(), bciCommand(), auditCommand(),
+		},
 	}
 }

@@ -21,6 +21,19 @@ func configFlag() urfave.Flag {
 	return &urfave.PathFlag{Name: "config", Required: true, Usage: "configuration `FILE`"}
 }
 
+func jsonFlag() urfave.Flag { return &urfave.BoolFlag{Name: "json", Usage: "print JSON"} }
+
+func limitFlag() urfave.Flag {
+	return &urfave.IntFlag{Name: "limit", Value: 100, Usage: "list at most `N`"}
+}
+
+func limit(c *urfave.Context) (int, error) {
+	if n := c.Int("limit"); n < 1 {
+		return 0, cli.Usage(fmt.Errorf("--limit %d: want at least 1", n))
+	}
+	return c.Int("limit"), nil
+}
+
 func serveCommand() *urfave.Command {
 	return &urfave.Command{
 		Name: "serve", Usage: "certify cardholders, merchants and payment gateways until it is told to end",
@@ -64,12 +77,7 @@ func listCommand() *urfave.Command {
 	return &urfave.Command{
 		Name: "list", Usage: "list the certificates issued, the latest first",
 		Description: "Example: set-ca list --config ca.yaml --limit 20",
-		Flags: []urfave.Flag{
-			configFlag(),
-			&urfave.IntFlag{Name: "limit", Value: 100, Usage: "list at most `N`"},
-			&urfave.BoolFlag{Name: "json", Usage: "print JSON"},
-		},
-		Action: list,
+		Flags:       []urfave.Flag{configFlag(), limitFlag(), jsonFlag()}, Action: list,
 	}
 }
 
@@ -78,15 +86,16 @@ func list(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.Int("limit") < 1 {
-		return cli.Usage(fmt.Errorf("--limit %d: want at least 1", c.Int("limit")))
+	most, err := limit(c)
+	if err != nil {
+		return err
 	}
 	db, err := ca.OpenDB(c.Context, cfg.Database)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	certs, err := ca.List(c.Context, db, c.Int("limit"))
+	certs, err := ca.List(c.Context, db, most)
 	if err != nil {
 		return err
 	}
@@ -95,7 +104,7 @@ func list(c *urfave.Context) (err error) {
 	}
 	var rows [][]string
 	for _, i := range certs {
-		rows = append(rows, []string{i.IssuedAt.Format(time.RFC3339), i.CA, i.Serial, i.Type, i.Use, i.NotAfter.Format(time.DateOnly), i.Registrant, i.Subject})
+		rows = append(rows, []string{i.IssuedAt.Format(time.RFC3339), i.CA, i.Serial, i.Type, i.Use, i.NotAfter.Format(time.DateOnly), i.Revoked, i.Registrant, i.Subject})
 	}
-	return cli.Table(c.App.Writer, []string{"ISSUED", "CA", "SERIAL", "TYPE", "USE", "EXPIRES", "REGISTRANT", "SUBJECT"}, rows)
+	return cli.Table(c.App.Writer, []string{"ISSUED", "CA", "SERIAL", "TYPE", "USE", "EXPIRES", "REVOKED", "REGISTRANT", "SUBJECT"}, rows)
 }
