@@ -21,6 +21,14 @@ func enroll(c *urfave.Context) (err error) {
 	if err := party.EnsureKey(c.Context, ring, cfg.SealKey, hsm.PurposeSeal, hsm.AES256); err != nil {
 		return err
 	}
-	who := set.IDData{AcquirerID: &set.AcquirerID{AcquirerBIN: cfg.AcquirerBIN}}
-	return cfg.Identity.Enroll(c.Context, ring, cfg.Trust, cfg.Enrolment, set.PgwyInitialBoth, who, c.App.Reader, c.App.Writer, c.App.ErrWriter)
+	a := &party.Applicant{
+		Identity: cfg.Identity, Trust: cfg.Trust, Enrolment: cfg.Enrolment, Type: set.PgwyInitialBoth, Who: cfg.who(), Ring: ring,
+		Command: "set-gateway enroll --config " + c.Path("config"), Stdin: c.App.Reader, Stdout: c.App.Writer, Stderr: c.App.ErrWriter,
+	}
+	return a.Run(c)
+}
+
+// who is how the gateway's CA knows it.
+func (cfg *config) who() set.IDData {
+	return set.IDData{AcquirerID: &set.AcquirerID{AcquirerBIN: cfg.AcquirerBIN}}
 }

@@ -23,8 +23,9 @@ func newApp() *urfave.App {
 		Commands: []*urfave.Command{
 			{
 				Name: "enroll", Usage: "make keys in the token and get certificates for them from the payment CA",
-				Description: "Example: set-gateway enroll --config gateway.yaml",
-				Flags:       []urfave.Flag{file}, Action: enroll,
+				Description: party.EnrollDescription + "Example: set-gateway enroll --config gateway.yaml\n" +
+					"         set-gateway enroll --config gateway.yaml --continue",
+				Flags: append([]urfave.Flag{file}, party.EnrollFlags()...), Action: enroll,
 			},
 			{
 				Name: "serve", Usage: "answer merchants until it is told to end",

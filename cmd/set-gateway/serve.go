@@ -13,6 +13,7 @@ import (
 	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/gateway"
+	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/pki"
 )
 
@@ -33,6 +34,8 @@ func serve(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	refresher := &party.Refresher{Endpoint: endpoint, Identity: cfg.Identity, Enrolment: cfg.Enrolment, Type: set.PgwyInitialBoth, Who: cfg.who(), Log: log}
+	learn := refresher.Start(c.Context)
 	sealer, err := ring.Sealer(c.Context, cfg.SealKey)
 	if err != nil {
 		return err
@@ -55,5 +58,5 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "acquirer", string(cfg.AcquirerBIN), "certificate", endpoint.SignCert.String())
-	return party.Serve(c.Context, ln, g.Handler(), gateway.AnswerTimeout, g.Run, log)
+	return party.Serve(c.Context, ln, g.Handler(), gateway.AnswerTimeout, learn(g.Run), log)
 }

@@ -6,6 +6,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/keyring"
+	"github.com/setkit/setkit/cmd/internal/party"
 	"github.com/setkit/setkit/roles/set"
 )
 
@@ -16,6 +17,14 @@ func enroll(c *urfave.Context) (err error) {
 	}
 	ring := keyring.New(c.App.Reader, c.App.ErrWriter)
 	defer func() { err = errors.Join(err, ring.Close()) }()
-	who := set.IDData{MerchantAcquirerID: &set.MerchantAcquirerID{MerchantBIN: cfg.AcquirerBIN, MerchantID: cfg.MerchantID}}
-	return cfg.Identity.Enroll(c.Context, ring, cfg.Trust, cfg.Enrolment, set.MerInitialBoth, who, c.App.Reader, c.App.Writer, c.App.ErrWriter)
+	a := &party.Applicant{
+		Identity: cfg.Identity, Trust: cfg.Trust, Enrolment: cfg.Enrolment, Type: set.MerInitialBoth, Who: cfg.who(), Ring: ring,
+		Command: "set-merchant enroll --config " + c.Path("config"), Stdin: c.App.Reader, Stdout: c.App.Writer, Stderr: c.App.ErrWriter,
+	}
+	return a.Run(c)
+}
+
+// who is how the merchant's CA knows it.
+func (cfg *config) who() set.IDData {
+	return set.IDData{MerchantAcquirerID: &set.MerchantAcquirerID{MerchantBIN: cfg.AcquirerBIN, MerchantID: cfg.MerchantID}}
 }

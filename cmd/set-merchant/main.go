@@ -23,8 +23,9 @@ func newApp() *urfave.App {
 		Commands: []*urfave.Command{
 			{
 				Name: "enroll", Usage: "make keys in the token and get certificates for them from the merchant CA",
-				Description: "Example: set-merchant enroll --config merchant.yaml",
-				Flags:       []urfave.Flag{file}, Action: enroll,
+				Description: party.EnrollDescription + "Example: set-merchant enroll --config merchant.yaml\n" +
+					"         set-merchant enroll --config merchant.yaml --continue",
+				Flags: append([]urfave.Flag{file}, party.EnrollFlags()...), Action: enroll,
 			},
 			{
 				Name: "serve", Usage: "sell until it is told to end",

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -34,7 +33,13 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	m, err := cfg.merchant(c.Context, ring, store, log)
+	endpoint, err := cfg.Identity.Endpoint(c.Context, ring, cfg.Trust, pki.Mer)
+	if err != nil {
+		return err
+	}
+	refresher := &party.Refresher{Endpoint: endpoint, Identity: cfg.Identity, Enrolment: cfg.Enrolment, Type: set.MerInitialBoth, Who: cfg.who(), Log: log}
+	learn := refresher.Start(c.Context)
+	m, err := cfg.merchant(endpoint, ring, store, log)
 	if err != nil {
 		return err
 	}
@@ -43,15 +48,11 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "shop", cfg.BaseURL, "certificate", m.Endpoint.SignCert.String())
-	return party.Serve(c.Context, ln, m.Handler(), m.AnswerTimeout, m.Run, log)
+	return party.Serve(c.Context, ln, m.Handler(), m.AnswerTimeout, learn(m.Run), log)
 }
 
 // merchant makes the merchant that the configuration describes.
-func (cfg *config) merchant(ctx context.Context, ring *keyring.Ring, store *merchant.Store, log *slog.Logger) (*merchant.Merchant, error) {
-	endpoint, err := cfg.Identity.Endpoint(ctx, ring, cfg.Trust, pki.Mer)
-	if err != nil {
-		return nil, err
-	}
+func (cfg *config) merchant(endpoint *set.Endpoint, ring *keyring.Ring, store *merchant.Store, log *slog.Logger) (*merchant.Merchant, error) {
 	var catalogue merchant.Catalogue
 	if err := cli.LoadConfig(cfg.Catalogue, &catalogue); err != nil {
 		return nil, cli.Usage(err)

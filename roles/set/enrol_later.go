@@ -237,3 +237,6 @@ func ResumeMeAqEnrolment(octets []byte) (*MeAqEnrolment, error) {
 	m.lidEE, m.lidCA, m.signKey, m.exchangeKey, m.requested = k.Common.LIDEE, k.Common.LIDCA, sign, exchange, true
 	return m, nil
 }
+
+// SignKey is the signature key that CertReq asks to certify; nil if it asks for none.
+func (m *MeAqEnrolment) SignKey() crypto.PublicKey { return m.signKey }

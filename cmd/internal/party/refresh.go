@@ -1,0 +1,200 @@
+package party
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/pki"
+	"github.com/setkit/setkit/roles/sethttp"
+)
+
+// Parts of the file of what a CA has sent, beside the certificates.
+const (
+	listsSuffix   = ".lists"
+	listsBytesMax = 8 << 20
+	bciPEM        = "SETKIT BRAND CRL IDENTIFIER"
+	crlPEM        = "X509 CRL"
+	rootPEM       = "CERTIFICATE"
+)
+
+// How often a party asks its CA what is new.
+const (
+	refreshPause   = 15 * time.Minute
+	refreshRetry   = time.Minute
+	refreshTimeout = 10 * time.Second
+)
+
+// Refresher keeps what a serving party knows of revocation up to date, and learns of the root that takes
+// over. It begins a registration at its CA, whose answer has all that the thumbprints in the request do not
+// show (SET §6.6), and goes no further with it.
+type Refresher struct {
+	Endpoint  *set.Endpoint
+	Identity  Identity
+	Enrolment Enrolment
+	Type      set.RequestType
+	Who       set.IDData
+	Log       *slog.Logger
+}
+
+// Once asks once. Without a CA in the configuration it does nothing.
+func (r *Refresher) Once(ctx context.Context) error {
+	if r.Enrolment.CA == "" {
+		return nil
+	}
+	m, err := set.NewMeAqEnrolment(r.Enrolment.Brand, r.Enrolment.Language, r.Type, r.Who)
+	if err != nil {
+		return err
+	}
+	req, err := m.InitReq(r.Endpoint, time.Now())
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	res, err := (&sethttp.Client{Tries: 1}).Post(ctx, r.Enrolment.CA, sethttp.MediaRegistration, req)
+	if err != nil {
+		return err
+	}
+	var referral *set.ReferralError // the lists are in it as well
+	if _, err := m.OpenInitRes(r.Endpoint, time.Now(), res); err != nil && !errors.As(err, &referral) {
+		return err
+	}
+	before := r.Endpoint.Verifier.Store()
+	r.Endpoint.Verifier.Adopt(m.Verifier())
+	r.tell(before)
+	return keepLists(r.Identity.Certificates+listsSuffix, r.Endpoint.Verifier)
+}
+
+// tell writes to the log what is new.
+func (r *Refresher) tell(before pki.Store) {
+	for _, b := range r.Endpoint.Verifier.Store().BCIs {
+		if old := before.BCI(b.Brand); old == nil || old.Sequence != b.Sequence {
+			r.Log.Info("BrandCRLIdentifier taken into use", "brand", b.Brand, "sequence", b.Sequence, "until", b.Validity.NotAfter)
+		}
+	}
+}
+
+// Run asks again and again, until ctx ends.
+func (r *Refresher) Run(ctx context.Context) {
+	pause := refreshPause
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = refreshPause
+		if err := r.Once(ctx); err != nil && ctx.Err() == nil {
+			r.Log.Warn("the CA was asked for revocation lists in vain: what is known is used until it is out of date", "error", err)
+			pause = refreshRetry
+		}
+	}
+}
+
+// Start asks once, before the party looks at its own certificates and serves. What it gives adds the asking
+// to the party's jobs. That the CA is away is no reason not to serve.
+func (r *Refresher) Start(ctx context.Context) (beside func(jobs func(context.Context) error) func(context.Context) error) {
+	if err := r.Once(ctx); err != nil {
+		r.Log.Warn("the CA was asked for revocation lists in vain: what is known is used until it is out of date", "error", err)
+	}
+	return func(jobs func(context.Context) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			ctx, cancel := context.WithCancel(ctx)
+			var asking sync.WaitGroup
+			asking.Go(func() { r.Run(ctx) })
+			defer asking.Wait()
+			defer cancel()
+			return jobs(ctx)
+		}
+	}
+}
+
+// keepLists writes what a verifier knows beyond its configuration.
+func keepLists(path string, v *pki.Verifier) error {
+	var b bytes.Buffer
+	add := func(typ string, der []byte) { pem.Encode(&b, &pem.Block{Type: typ, Bytes: der}) }
+	for _, root := range v.Roots() {
+		add(rootPEM, root.X509.Raw)
+	}
+	store := v.Store()
+	for _, bci := range store.BCIs {
+		add(bciPEM, bci.Raw)
+	}
+	for _, l := range store.CRLs {
+		add(crlPEM, l.X509.Raw)
+	}
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, b.Bytes()) {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b.Bytes())
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// withKept gives v what keepLists wrote. All of it is verified again: whoever can write the file gains
+// nothing. A list that is out of date meanwhile is left, because the CA has the next one.
+func withKept(v *pki.Verifier, path string, chain []*pki.Certificate) (*pki.Verifier, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return v, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > listsBytesMax {
+		return nil, fmt.Errorf("%s: larger than %d bytes", path, listsBytesMax)
+	}
+	var roots []*pki.Certificate
+	var store pki.Store
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if err := addKept(&roots, &store, block); err != nil {
+			return nil, fmt.Errorf("%s: %w: remove the file, and the CA sends it again", path, err)
+		}
+	}
+	for _, root := range roots { // each took over when its predecessor was valid, which it may be no more
+		v = v.Succeed(roots, root.X509.NotBefore)
+	}
+	for _, bci := range append(slices.Clone(store.BCIs), nil) {
+		if next, err := v.Update(bci, store.CRLs, chain, time.Now()); err == nil {
+			v = next
+		}
+	}
+	return v, nil
+}
+
+func addKept(roots *[]*pki.Certificate, store *pki.Store, block *pem.Block) error {
+	switch block.Type {
+	case rootPEM:
+		c, err := pki.ParseCertificate(block.Bytes)
+		*roots = append(*roots, c)
+		return err
+	case bciPEM:
+		b, err := pki.ParseBCI(block.Bytes)
+		store.BCIs = append(store.BCIs, b)
+		return err
+	case crlPEM:
+		l, err := pki.ParseCRL(block.Bytes)
+		store.CRLs = append(store.CRLs, l)
+		return err
+	}
+	return fmt.Errorf("unknown PEM block %q", block.Type)
+}
