@@ -109,7 +109,8 @@ func revokeCommand() *urfave.Command {
 		Description: "SERIAL is as set-ca list shows it, or of a CA's certificate that the configuration names. A gateway's and\n" +
 			"a CA's certificate is refused by all who have the next CRL of its issuer and the BrandCRLIdentifier that\n" +
 			"names it: issue both afterwards. No CRL lists cardholders and merchants: their certificates are only not\n" +
-			"renewed, and the card is to be blocked by its issuer, the merchant by its acquirer.\n\n" +
+			"renewed, and the card is to be blocked by its issuer, the merchant by its acquirer. The two certificates of\n" +
+			"a merchant or gateway are revoked one by one.\n\n" +
 			"Reasons: " + strings.Join(ca.Reasons, ", ") + "\n\n" +
 			"Example: set-ca revoke --config ca.yaml --reason keyCompromise 5ac04be19f",
 		Flags: []urfave.Flag{

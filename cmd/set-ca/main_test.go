@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -15,7 +16,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"set-ca": func() { cli.Main(app()) }})
+	testscript.Main(m, map[string]func(){
+		"set-ca": func() { cli.Main(app()) }, "registrant": func() { cli.Main(registrant()) },
+	})
 }
 
 // Every script has a SoftHSM of its own, the PINs of its tokens, and the ceremony of the lab.
@@ -42,7 +45,34 @@ func TestScripts(t *testing.T) {
 				env.Setenv(name, "135790")
 				env.Setenv(name+"_SOURCE", "env:"+name)
 			}
+			listen, err := freeAddr()
+			if err != nil {
+				return err
+			}
+			for name, value := range map[string]string{
+				"SET_CA_LISTEN": listen, "SET_CA_DATABASE": "sqlite:" + filepath.Join(env.WorkDir, "ca.db"), "SET_ISSUER_HOST": "127.0.0.1:1",
+				"SET_GATEWAY_CODE": "birch-compass-902", "SET_GATEWAY_REGISTRATION_CODE_SOURCE": "env:SET_GATEWAY_CODE",
+				"SET_MERCHANT_CODE": "otter-lantern-558", "SET_MERCHANT_REGISTRATION_CODE_SOURCE": "env:SET_MERCHANT_CODE",
+			} {
+				env.Setenv(name, value)
+			}
+			config, err := os.ReadFile("../../testdata/config/ca.yaml")
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "config.yaml"), config, 0o600); err != nil {
+				return err
+			}
 			return os.CopyFS(env.WorkDir, os.DirFS("../../testdata/ceremony"))
 		},
 	})
+}
+
+// freeAddr is an address to listen at. Nobody else is given it soon.
+func freeAddr() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
 }

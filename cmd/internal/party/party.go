@@ -37,7 +37,10 @@ type Identity struct {
 }
 
 // Verifier makes what verifies certificates.
-func (t Trust) Verifier() (*pki.Verifier, error) {
+func (t Trust) Verifier() (*pki.Verifier, error) { return t.verifier("") }
+
+// verifier also takes the file of what a CA has sent, if there is one.
+func (t Trust) verifier(lists string) (*pki.Verifier, error) {
 	roots, err := ReadCertificates(t.Root)
 	if err != nil {
 		return nil, err
@@ -65,9 +68,22 @@ func (t Trust) Verifier() (*pki.Verifier, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		store.BCIs = append(store.BCIs, bci)
+		addBCI(&store, bci)
 	}
-	return pki.NewVerifier(roots, pki.Options{Store: store})
+	var successors []*pki.Certificate
+	if lists != "" {
+		if successors, err = readLists(lists, &store); err != nil {
+			return nil, err
+		}
+	}
+	v, err := pki.NewVerifier(roots, pki.Options{Store: store})
+	if err != nil {
+		return nil, err
+	}
+	for _, root := range successors { // each took over while its predecessor was valid, which it may be no more
+		v = v.Succeed(successors, root.X509.NotBefore)
+	}
+	return v, nil
 }
 
 // ReadCertificates reads a PEM file of certificates.
@@ -152,12 +168,8 @@ func (id Identity) endpoint(ctx context.Context, ring *keyring.Ring, trust Trust
 	if err != nil {
 		return nil, 0, err
 	}
-	verifier, err := trust.Verifier()
-	if err != nil {
-		return nil, 0, err
-	}
 	e := &set.Endpoint{SignCert: h.Sign, ExchangeCert: h.Exchange, Chain: h.Chain, Software: Software}
-	if e.Verifier, err = withKept(verifier, id.Certificates+listsSuffix, h.Chain); err != nil {
+	if e.Verifier, err = trust.verifier(id.Certificates + listsSuffix); err != nil {
 		return nil, 0, err
 	}
 	var sign, exchange int

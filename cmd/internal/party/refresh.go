@@ -150,12 +150,12 @@ func keepLists(path string, v *pki.Verifier) error {
 	return nil
 }
 
-// withKept gives v what keepLists wrote. All of it is verified again: whoever can write the file gains
-// nothing. A list that is out of date meanwhile is left, because the CA has the next one.
-func withKept(v *pki.Verifier, path string, chain []*pki.Certificate) (*pki.Verifier, error) {
+// readLists adds what keepLists wrote to a store, and gives the roots. The lists were verified when the CA
+// sent them; the file is to be as safe as that of the root.
+func readLists(path string, store *pki.Store) (roots []*pki.Certificate, err error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return v, nil
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err
@@ -163,22 +163,12 @@ func withKept(v *pki.Verifier, path string, chain []*pki.Certificate) (*pki.Veri
 	if len(text) > listsBytesMax {
 		return nil, fmt.Errorf("%s: larger than %d bytes", path, listsBytesMax)
 	}
-	var roots []*pki.Certificate
-	var store pki.Store
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if err := addKept(&roots, &store, block); err != nil {
+		if err := addKept(&roots, store, block); err != nil {
 			return nil, fmt.Errorf("%s: %w: remove the file, and the CA sends it again", path, err)
 		}
 	}
-	for _, root := range roots { // each took over when its predecessor was valid, which it may be no more
-		v = v.Succeed(roots, root.X509.NotBefore)
-	}
-	for _, bci := range append(slices.Clone(store.BCIs), nil) {
-		if next, err := v.Update(bci, store.CRLs, chain, time.Now()); err == nil {
-			v = next
-		}
-	}
-	return v, nil
+	return roots, nil
 }
 
 func addKept(roots *[]*pki.Certificate, store *pki.Store, block *pem.Block) error {
@@ -189,7 +179,9 @@ func addKept(roots *[]*pki.Certificate, store *pki.Store, block *pem.Block) erro
 		return err
 	case bciPEM:
 		b, err := pki.ParseBCI(block.Bytes)
-		store.BCIs = append(store.BCIs, b)
+		if err == nil {
+			addBCI(store, b)
+		}
 		return err
 	case crlPEM:
 		l, err := pki.ParseCRL(block.Bytes)
@@ -197,4 +189,13 @@ func addKept(roots *[]*pki.Certificate, store *pki.Store, block *pem.Block) erro
 		return err
 	}
 	return fmt.Errorf("unknown PEM block %q", block.Type)
+}
+
+// addBCI keeps the newer of two BrandCRLIdentifiers of a brand.
+func addBCI(store *pki.Store, b *pki.BrandCRLIdentifier) {
+	old := store.BCI(b.Brand)
+	if old != nil && old.Sequence > b.Sequence {
+		return
+	}
+	store.BCIs = append(slices.DeleteFunc(store.BCIs, func(o *pki.BrandCRLIdentifier) bool { return o == old }), b)
 }
