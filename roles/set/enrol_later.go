@@ -240,3 +240,6 @@ func ResumeMeAqEnrolment(octets []byte) (*MeAqEnrolment, error) {
 
 // SignKey is the signature key that CertReq asks to certify; nil if it asks for none.
 func (m *MeAqEnrolment) SignKey() crypto.PublicKey { return m.signKey }
+
+// Card is the card that is registered. What it gives is cleared with the registration.
+func (c *CardEnrolment) Card() (PAN, CardExpiry) { return c.pan, c.expiry }

@@ -27,10 +27,12 @@ type EnrolledCard struct {
 	Enrolled    time.Time
 	Message     string // of the CA, to be shown once: only Enrol gives it
 
-	chain []*pki.Certificate
+	chain []*pki.Certificate // above Certificate; also the roots that have succeeded root
 	root  *pki.Certificate
 	known pki.Store
 	vault []byte
+	caURL string
+	asked time.Time // when the CA was last asked for revocation lists
 }
 
 // Masked is the card number as a receipt may show it.
@@ -42,7 +44,15 @@ func (c *EnrolledCard) endpoint(w *Wallet, card Card) (*set.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &set.Endpoint{SignCert: c.Certificate, Chain: c.chain, Verifier: v, Software: w.cfg.Software}
+	e := &set.Endpoint{SignCert: c.Certificate, Verifier: v, Software: w.cfg.Software}
+	for _, cert := range c.chain {
+		if cert.Type != pki.RCA {
+			e.Chain = append(e.Chain, cert)
+			continue
+		}
+		// It took over while its predecessor was valid, which that may be no more.
+		e.Verifier = e.Verifier.Succeed(c.chain, cert.X509.NotBefore)
+	}
 	if card != nil {
 		e.SignKey = card.Signer()
 	}
@@ -61,14 +71,10 @@ func (c *EnrolledCard) check(card Card) error {
 	return nil
 }
 
-const cardColumns = `id, serial, bin, last4, certificate, chain, root, bcis, crls, vault_key, vault, enrolled_s, bank`
+const cardColumns = `id, serial, bin, last4, certificate, chain, root, bcis, crls, vault_key, vault, enrolled_s, bank, ca_url, asked_s`
 
-// saveCard stores an enrolled card.
-func (w *Wallet) saveCard(ctx context.Context, c *EnrolledCard) error {
-	spki, err := x509.MarshalPKIXPublicKey(c.VaultKey)
-	if err != nil {
-		return err
-	}
+// lists gives what is kept as JSON lists: chain, BrandCRLIdentifiers and CRLs.
+func (c *EnrolledCard) lists() (out [3]string, err error) {
 	var chain, bcis, crls [][]byte
 	for _, cert := range c.chain {
 		chain = append(chain, cert.X509.Raw)
@@ -79,16 +85,33 @@ func (w *Wallet) saveCard(ctx context.Context, c *EnrolledCard) error {
 	for _, l := range c.known.CRLs {
 		crls = append(crls, l.X509.Raw)
 	}
-	var lists [3][]byte
 	for i, l := range [][][]byte{chain, bcis, crls} {
-		if lists[i], err = json.Marshal(l); err != nil {
-			return err
+		text, err := json.Marshal(l)
+		if err != nil {
+			return out, err
 		}
+		out[i] = string(text)
+	}
+	return out, nil
+}
+
+// saveCard stores an enrolled card. Its registration is over.
+func (w *Wallet) saveCard(ctx context.Context, c *EnrolledCard) error {
+	spki, err := x509.MarshalPKIXPublicKey(c.VaultKey)
+	if err != nil {
+		return err
+	}
+	lists, err := c.lists()
+	if err != nil {
+		return err
 	}
 	return w.db.Tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO card (`+cardColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-			c.ID, c.Serial, string(c.BIN), c.Last4, c.Certificate.X509.Raw, string(lists[0]), c.root.X509.Raw,
-			string(lists[1]), string(lists[2]), spki, c.vault, c.Enrolled.Unix(), c.Bank)
+		if err := deletePending(ctx, tx, c.Serial); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO card (`+cardColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+			c.ID, c.Serial, string(c.BIN), c.Last4, c.Certificate.X509.Raw, lists[0], c.root.X509.Raw,
+			lists[1], lists[2], spki, c.vault, c.Enrolled.Unix(), c.Bank, c.caURL, c.asked.Unix())
 		return err
 	})
 }
@@ -135,12 +158,12 @@ func scanCard(row interface{ Scan(...any) error }) (*EnrolledCard, error) {
 	var c EnrolledCard
 	var certificate, root, spki []byte
 	var lists [3]string
-	var enrolled int64
-	err := row.Scan(&c.ID, &c.Serial, &c.BIN, &c.Last4, &certificate, &lists[0], &root, &lists[1], &lists[2], &spki, &c.vault, &enrolled, &c.Bank)
+	var enrolled, asked int64
+	err := row.Scan(&c.ID, &c.Serial, &c.BIN, &c.Last4, &certificate, &lists[0], &root, &lists[1], &lists[2], &spki, &c.vault, &enrolled, &c.Bank, &c.caURL, &asked)
 	if err != nil {
 		return nil, err
 	}
-	c.Enrolled = time.Unix(enrolled, 0)
+	c.Enrolled, c.asked = time.Unix(enrolled, 0), time.Unix(asked, 0)
 	var der [3][][]byte
 	for i := range lists {
 		if err := json.Unmarshal([]byte(lists[i]), &der[i]); err != nil {

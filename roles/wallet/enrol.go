@@ -2,8 +2,10 @@ package wallet
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/setkit/setkit/roles/set"
@@ -43,9 +45,9 @@ type Field struct {
 var ErrPolicy = errors.New("the CA's policy was not accepted: the card is not enrolled")
 
 // Enrol gets a certificate for the smart card's signature key (SET §7.2) and stores it, with the account
-// in the vault. A CA certifies a key once: when the request was sent and no answer came, the smart card
-// needs a new key before the next attempt. That the CA refers elsewhere is a *set.ReferralError, that it
-// refuses or has not decided a *set.CertStatusError.
+// in the vault. A CA certifies a key once. When the CA has not decided yet, which is a pending
+// *set.CertStatusError, or the request was sent and no answer came, Continue asks later. That the CA refers
+// elsewhere is a *set.ReferralError, that it refuses another *set.CertStatusError.
 func (w *Wallet) Enrol(ctx context.Context, r Enrolment, card Card, applicant Applicant) (*EnrolledCard, error) {
 	pan, err := set.ParsePAN(r.PAN)
 	if err != nil {
@@ -60,11 +62,45 @@ func (w *Wallet) Enrol(ctx context.Context, r Enrolment, card Card, applicant Ap
 	if err != nil {
 		return nil, err
 	}
-	e := &set.Endpoint{Verifier: verifier, Software: w.cfg.Software}
 	if r.Language == "" {
 		r.Language = w.cfg.Language
 	}
-	registration := set.NewCardEnrolment(r.Brand, r.Language, r.PAN, r.Expiry)
+	return w.register(ctx, &set.Endpoint{Verifier: verifier, Software: w.cfg.Software}, r, key,
+		set.NewCardEnrolment(r.Brand, r.Language, r.PAN, r.Expiry), card, applicant)
+}
+
+// Renew gets a certificate for a card that has one, and whose smart card, old, confirms the new smart card's
+// key (SET §4.6). The expiry may be another one than before: that of the new card. Its outcomes are those of
+// Enrol.
+func (w *Wallet) Renew(ctx context.Context, c *EnrolledCard, old Card, expiry set.CardExpiry, card Card, applicant Applicant) (*EnrolledCard, error) {
+	if err := c.check(old); err != nil {
+		return nil, err
+	}
+	if c.caURL == "" {
+		return nil, fmt.Errorf("%s was enrolled by a version that did not keep the address of its CA: enrol the new smart card", c.Masked())
+	}
+	key, err := vaultKey(card.Decrypter().Public())
+	if err != nil {
+		return nil, err
+	}
+	account, err := c.account(old.Decrypter())
+	if err != nil {
+		return nil, err
+	}
+	defer account.Clear()
+	if len(expiry) == 0 {
+		expiry = account.CardExpiry
+	}
+	e, err := c.endpoint(w, old)
+	if err != nil {
+		return nil, err
+	}
+	r := Enrolment{CAURL: c.caURL, Root: c.root, Brand: c.Brand, Bank: c.Bank, PAN: account.PAN, Expiry: expiry}
+	return w.register(ctx, e, r, key, set.NewCardRenewal(r.Brand, w.cfg.Language, r.PAN, r.Expiry), card, applicant)
+}
+
+// register goes through a registration, and clears it.
+func (w *Wallet) register(ctx context.Context, e *set.Endpoint, r Enrolment, key *rsa.PublicKey, registration *set.CardEnrolment, card Card, applicant Applicant) (*EnrolledCard, error) {
 	defer registration.Clear()
 	answers, err := w.form(ctx, e, r, registration, applicant)
 	if err != nil {
@@ -81,26 +117,64 @@ func (w *Wallet) Enrol(ctx context.Context, r Enrolment, card Card, applicant Ap
 		return nil, err
 	}
 	opened.Clear()
-	got, err := w.certify(ctx, e, r, registration, answers, card)
+	req, err := registration.CertReq(e, w.cfg.Now(), answers, card.Signer())
 	if err != nil {
 		return nil, err
 	}
+	p := &pending{serial: card.Serial(), bank: r.Bank, caURL: r.CAURL, root: r.Root}
+	if err := w.keep(ctx, p, registration, key); err != nil {
+		return nil, err
+	}
+	res, err := w.cfg.Client.Post(ctx, r.CAURL, sethttp.MediaRegistration, req)
+	if err != nil {
+		return nil, fmt.Errorf("the CA may have certified the smart card's key: ask what became of the request: %w", err)
+	}
+	got, err := registration.OpenCertRes(e, w.cfg.Now(), res)
+	return w.conclude(ctx, p, registration, key, got, err)
+}
+
+// conclude stores the certificate, or gives up a registration that the CA has refused.
+func (w *Wallet) conclude(ctx context.Context, p *pending, registration *set.CardEnrolment, key *rsa.PublicKey, got *set.CardCertificate, err error) (*EnrolledCard, error) {
+	ctx = context.WithoutCancel(ctx)
+	var status *set.CertStatusError
+	var peer *set.PeerError
+	switch {
+	case errors.As(err, &status) && !status.Pending():
+		return nil, errors.Join(fmt.Errorf("certificate request: %w", err), w.forget(ctx, p.serial))
+	case errors.As(err, &peer) && peer.Code == set.UnknownLID && peer.Signer != nil:
+		return nil, errors.Join(fmt.Errorf("the CA does not know the request, or not any more: enrol the card again: %w", err), w.forget(ctx, p.serial))
+	case err != nil:
+		return nil, fmt.Errorf("certificate request: %w", err)
+	}
 	defer got.Clear()
-	account := set.Account{PAN: r.PAN, CardExpiry: r.Expiry, CardSecret: got.CardSecret, PANSecret: got.PANSecret}
+	pan, expiry := registration.Card()
+	account := set.Account{PAN: pan, CardExpiry: expiry, CardSecret: got.CardSecret, PANSecret: got.PANSecret}
 	defer clear(account.CardSecret[:])
 	defer clear(account.PANSecret[:])
 	c := &EnrolledCard{
-		ID: got.Certificate.Thumbprint().String(), Serial: card.Serial(), Brand: set.BrandID(got.Certificate.Brand()), Bank: r.Bank,
-		BIN: r.PAN.BIN(), Last4: string(r.PAN[len(r.PAN)-4:]), Certificate: got.Certificate, VaultKey: key,
-		Enrolled: w.cfg.Now(), Message: caMessage(got), chain: got.Chain, root: r.Root, known: got.Verifier.Store(),
+		ID: got.Certificate.Thumbprint().String(), Serial: p.serial, Brand: set.BrandID(got.Certificate.Brand()), Bank: p.bank,
+		BIN: pan.BIN(), Last4: string(pan[len(pan)-4:]), Certificate: got.Certificate, VaultKey: key,
+		Enrolled: w.cfg.Now(), Message: caMessage(got), chain: withSuccessors(got.Chain, p.root, got.Verifier), root: p.root,
+		known: got.Verifier.Store(), caURL: p.caURL, asked: w.cfg.Now(),
 	}
 	if c.vault, err = seal(key, &account); err != nil {
 		return nil, err
 	}
-	if err := w.saveCard(context.WithoutCancel(ctx), c); err != nil {
-		return nil, fmt.Errorf("store the new certificate, without which the smart card needs a new key: %w", err)
+	if err := w.saveCard(ctx, c); err != nil {
+		return nil, fmt.Errorf("store the new certificate: ask the CA for it again: %w", err)
 	}
 	return c, nil
+}
+
+// withSuccessors adds the roots that have succeeded the installed one to a chain.
+func withSuccessors(chain []*pki.Certificate, root *pki.Certificate, v *pki.Verifier) []*pki.Certificate {
+	out := slices.DeleteFunc(slices.Clone(chain), func(c *pki.Certificate) bool { return c.Type == pki.RCA })
+	for _, c := range v.Roots() {
+		if !c.X509.Equal(root.X509) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // form fetches the registration form and has it filled in.
@@ -156,23 +230,6 @@ func field(f set.RegField) Field {
 		Name: strings.Join(name, " "), Description: printableLine(string(f.FieldDesc)), MaxChars: int(f.FieldLen),
 		Required: f.FieldRequired, Secret: f.FieldInvisible,
 	}
-}
-
-// certify sends the request for the certificate.
-func (w *Wallet) certify(ctx context.Context, e *set.Endpoint, r Enrolment, registration *set.CardEnrolment, answers []set.FieldText, card Card) (*set.CardCertificate, error) {
-	req, err := registration.CertReq(e, w.cfg.Now(), answers, card.Signer())
-	if err != nil {
-		return nil, err
-	}
-	res, err := w.cfg.Client.Post(ctx, r.CAURL, sethttp.MediaRegistration, req)
-	if err != nil {
-		return nil, fmt.Errorf("the CA may have certified the smart card's key, which then has to be replaced: %w", err)
-	}
-	got, err := registration.OpenCertRes(e, w.cfg.Now(), res)
-	if err != nil {
-		return nil, fmt.Errorf("certificate request: %w", err)
-	}
-	return got, nil
 }
 
 // caMessage is what the CA says to its new cardholder.

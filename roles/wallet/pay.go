@@ -65,6 +65,7 @@ func (w *Wallet) Pay(ctx context.Context, m *set.Initiation, payer Payer) (*Purc
 	if err != nil {
 		return nil, err
 	}
+	w.refresh(ctx, c)
 	e, err := c.endpoint(w, card)
 	if err != nil {
 		return nil, err

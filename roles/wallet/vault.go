@@ -29,7 +29,7 @@ const (
 	vaultKeyBitsMin = 2048
 
 	vaultOctetsMax    = 128     // of the plaintext
-	sealedOctetsMax   = 4 << 10 // of the age file
+	sealedOverheadMax = 4 << 10 // of the age file, beside the plaintext
 	fileKeyOctets     = 16
 	expiryOctets      = 6
 	secretOctets      = 20
@@ -110,6 +110,10 @@ func seal(key *rsa.PublicKey, a *set.Account) ([]byte, error) {
 	plain = append(plain, a.CardExpiry...)
 	plain = append(plain, a.CardSecret[:]...)
 	plain = append(plain, a.PANSecret[:]...)
+	return sealOctets(key, plain)
+}
+
+func sealOctets(key *rsa.PublicKey, plain []byte) ([]byte, error) {
 	var sealed bytes.Buffer
 	to, err := age.Encrypt(&sealed, cardRecipient{key})
 	if err != nil {
@@ -127,7 +131,17 @@ func seal(key *rsa.PublicKey, a *set.Account) ([]byte, error) {
 // unseal decrypts the account with the smart card. An error of the card comes back wrapped. The caller
 // clears the account.
 func unseal(key crypto.Decrypter, sealed []byte) (*set.Account, error) {
-	if len(sealed) > sealedOctetsMax {
+	plain, err := unsealOctets(key, sealed, vaultOctetsMax)
+	defer clear(plain)
+	if err != nil {
+		return nil, err
+	}
+	return parseVault(plain)
+}
+
+// unsealOctets decrypts at most plainMax octets. The caller clears them.
+func unsealOctets(key crypto.Decrypter, sealed []byte, plainMax int) ([]byte, error) {
+	if len(sealed) > plainMax+sealedOverheadMax {
 		return nil, errVault
 	}
 	from, err := age.Decrypt(bytes.NewReader(sealed), cardIdentity{key})
@@ -137,13 +151,13 @@ func unseal(key crypto.Decrypter, sealed []byte) (*set.Account, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the vault: %w", err)
 	}
-	plain := make([]byte, vaultOctetsMax+1)
-	defer clear(plain)
+	plain := make([]byte, plainMax+1)
 	n, err := io.ReadFull(from, plain)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		clear(plain)
 		return nil, errVault
 	}
-	return parseVault(plain[:n])
+	return plain[:n], nil
 }
 
 // parseVault reads the plaintext of a vault, and copies what it takes.

@@ -52,7 +52,7 @@ func TestVault(t *testing.T) {
 			t.Fatalf("octet %d changed, and it opens: %v", i, a)
 		}
 	}
-	if _, err := unseal(key, make([]byte, sealedOctetsMax+1)); err == nil {
+	if _, err := unseal(key, make([]byte, vaultOctetsMax+sealedOverheadMax+1)); err == nil {
 		t.Error("a vault of any size is read")
 	}
 }

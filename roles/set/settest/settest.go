@@ -273,3 +273,6 @@ func RSAKey(t testing.TB) *rsa.PrivateKey {
 	}
 	return rsaKeys[n]
 }
+
+// BrandCA gives the key and certificate of the brand CA.
+func (w *World) BrandCA() (*pki.Certificate, crypto.Signer) { return w.brand, w.brandKey }

@@ -5,6 +5,7 @@ package wallettest
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -254,7 +255,19 @@ type CA struct {
 
 	mu       sync.Mutex
 	refuse   *set.CertStatusError
+	pend     bool
+	lose     bool
 	requests int
+	last     *request
+}
+
+// request is the last CertReq, and what it is answered by.
+type request struct {
+	key     crypto.PublicKey
+	backKey set.BackKey
+	renewed *pki.Certificate
+	status  set.CertStatus
+	cert    *pki.Certificate
 }
 
 // What every CA shows and asks.
@@ -277,7 +290,7 @@ func NewCA(t testing.TB, w *settest.World) *CA {
 	}}}
 	handler := sethttp.Handler(sethttp.MediaRegistration, slog.New(slog.DiscardHandler), func(_ context.Context, request []byte) ([]byte, error) {
 		now := time.Now()
-		m, err := ca.endpoint.Receive(now, request, set.CardCInitReqType, set.RegFormReqType, set.CertReqType)
+		m, err := ca.endpoint.Receive(now, request, set.CardCInitReqType, set.RegFormReqType, set.CertReqType, set.CertInqReqType)
 		var response []byte
 		if err == nil {
 			response, err = ca.answer(t, now, m)
@@ -299,6 +312,35 @@ func (ca *CA) Refuse(e *set.CertStatusError) {
 	ca.mu.Lock()
 	defer ca.mu.Unlock()
 	ca.refuse = e
+}
+
+// Pend has the CA keep requests waiting; false has it answer, to those who ask again too.
+func (ca *CA) Pend(on bool) {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	ca.pend = on
+}
+
+// LoseAnswers has the CA certify and not answer.
+func (ca *CA) LoseAnswers(on bool) {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	ca.lose = on
+}
+
+// Renewed is the certificate that the last request renews; nil if it is the first of a card.
+func (ca *CA) Renewed() *pki.Certificate {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	return ca.last.renewed
+}
+
+// Trust has the CA send what a verifier knows of revocation.
+func (ca *CA) Trust(v *pki.Verifier, others ...*pki.Certificate) {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	ca.endpoint.Verifier = v
+	ca.endpoint.Chain = append(ca.endpoint.Chain, others...)
 }
 
 // Requests counts the certificate requests.
@@ -329,6 +371,9 @@ func (ca *CA) answer(t testing.TB, now time.Time, m *set.MessageWrapper) ([]byte
 			RegFormData: &set.RegFormData{RegTemplate: ca.form, Policy: Policy},
 		})
 	}
+	if m.Message.CertInqReq != nil {
+		return ca.inquire(now, m)
+	}
 	ca.requests++
 	o, err := ca.endpoint.OpenCertReq(now, m)
 	if err != nil {
@@ -355,5 +400,42 @@ func (ca *CA) answer(t testing.TB, now time.Time, m *set.MessageWrapper) ([]byte
 		Type: pki.Card, Use: pki.Signature, PublicKey: o.SignKey,
 		Subject: pki.Name{Country: "CH", Brand: settest.Brand, Unit: "Issuing Bank", CommonName: id},
 	})
-	return ca.endpoint.CertRes(now, o, lid, set.CertStatus{CertStatusCode: set.RequestComplete, NonceCCA: &nonce, EEMessage: Message}, cert)
+	ca.last = &request{o.SignKey, bytes.Clone(o.BackKey()), o.Signer, set.CertStatus{CertStatusCode: set.RequestComplete, NonceCCA: &nonce, EEMessage: Message}, cert}
+	switch {
+	case ca.lose:
+		return nil, errors.New("out of order")
+	case ca.pend:
+		return ca.endpoint.CertRes(now, o, lid, waiting)
+	}
+	return ca.endpoint.CertRes(now, o, lid, ca.last.status, cert)
+}
+
+var waiting = set.CertStatus{CertStatusCode: set.RequestPended, EEMessage: "Later."}
+
+// inquire answers CertInqReq.
+func (ca *CA) inquire(now time.Time, m *set.MessageWrapper) ([]byte, error) {
+	o, err := ca.endpoint.OpenCertInqReq(m)
+	if err != nil {
+		return nil, err
+	}
+	if ca.last == nil {
+		return nil, &set.ProtocolError{Code: set.UnknownLID}
+	}
+	if err := o.Verify(ca.last.key); err != nil {
+		return nil, err
+	}
+	switch {
+	case ca.refuse != nil:
+		return ca.endpoint.CertInqRes(now, o, true, ca.last.backKey, ca.refuse.Status())
+	case ca.pend:
+		return ca.endpoint.CertInqRes(now, o, true, ca.last.backKey, waiting)
+	}
+	return ca.endpoint.CertInqRes(now, o, true, ca.last.backKey, ca.last.status, ca.last.cert)
+}
+
+// Forget has the CA know of no request.
+func (ca *CA) Forget() {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	ca.last = nil
 }

@@ -1,0 +1,194 @@
+package wallet_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/pki"
+	"github.com/setkit/setkit/roles/wallet"
+)
+
+// A request that the CA keeps waiting is asked about later, by another process with the same smart card.
+func TestContinue(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	if _, err := s.wallet.Continue(t.Context(), s.person.card); !errors.Is(err, wallet.ErrNothingPending) {
+		t.Errorf("before anything: %v", err)
+	}
+	s.ca.Pend(true)
+	waits := func(err error) bool {
+		var status *set.CertStatusError
+		return errors.As(err, &status) && status.Pending() && status.Message == "Later."
+	}
+	if _, err := s.wallet.Enrol(t.Context(), s.enrolment(), s.person.card, s.person); !waits(err) {
+		t.Fatalf("got %v", err)
+	}
+	s.open(t)
+	if _, err := s.wallet.Continue(t.Context(), s.person.card); !waits(err) {
+		t.Errorf("still waiting: %v", err)
+	}
+	if _, err := s.wallet.Continue(t.Context(), newSoftCard(t, "2002")); !errors.Is(err, wallet.ErrNothingPending) {
+		t.Errorf("another smart card: %v", err)
+	}
+	other := newSoftCard(t, "1001")
+	if _, err := s.wallet.Continue(t.Context(), other); err == nil {
+		t.Error("another smart card with the serial number opened what was kept")
+	}
+	// What is kept is closed to all others.
+	for _, name := range []string{"wallet.db", "wallet.db-wal"} {
+		b, err := os.ReadFile(filepath.Join(s.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(b, []byte(testPAN)) || bytes.Contains(b, []byte(testExpiry)) {
+			t.Errorf("card number or expiry in %s", name)
+		}
+	}
+	s.ca.Pend(false)
+	c, err := s.wallet.Continue(t.Context(), s.person.card)
+	if err != nil || c.Masked() != "**** 1111" || c.Message != "Welcome." {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	if _, err := s.wallet.Continue(t.Context(), s.person.card); !errors.Is(err, wallet.ErrNothingPending) {
+		t.Errorf("afterwards: %v", err)
+	}
+	s.wantOutcome(t, wallet.Approved, "approved")
+}
+
+// The answer to the request is lost: no new key is needed.
+func TestAnswerLost(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.ca.LoseAnswers(true)
+	if _, err := s.wallet.Enrol(t.Context(), s.enrolment(), s.person.card, s.person); err == nil || !strings.Contains(err.Error(), "ask what became of the request") {
+		t.Fatalf("got %v", err)
+	}
+	s.ca.LoseAnswers(false)
+	if _, err := s.wallet.Continue(t.Context(), s.person.card); err != nil {
+		t.Fatal(err)
+	}
+	s.wantOutcome(t, wallet.Approved, "approved")
+}
+
+// A request that is refused after all, or that the CA does not know, is over.
+func TestContinueRefused(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range map[string]func(*scene){
+		"rejected":  func(s *scene) { s.ca.Refuse(&set.CertStatusError{Code: set.RejectedByCA, Message: "No."}) },
+		"forgotten": func(s *scene) { s.ca.Forget() },
+	} {
+		s := newScene(t)
+		s.ca.Pend(true)
+		if _, err := s.wallet.Enrol(t.Context(), s.enrolment(), s.person.card, s.person); err == nil {
+			t.Fatal("enrolled")
+		}
+		refuse(s)
+		if _, err := s.wallet.Continue(t.Context(), s.person.card); err == nil || errors.Is(err, wallet.ErrNothingPending) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := s.wallet.Continue(t.Context(), s.person.card); !errors.Is(err, wallet.ErrNothingPending) {
+			t.Errorf("%s, asked again: %v", name, err)
+		}
+	}
+}
+
+// The old smart card confirms the new one.
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	c := s.enrol(t)
+	old, next := s.person.card, newSoftCard(t, "2002")
+	if _, err := s.wallet.Renew(t.Context(), c, next, nil, next, s.person); err == nil {
+		t.Error("renewed by a smart card that is not the enrolled one")
+	}
+	renewed, err := s.wallet.Renew(t.Context(), c, old, nil, next, s.person)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if renewed.Serial != "2002" || renewed.Masked() != c.Masked() || !s.ca.Renewed().X509.Equal(c.Certificate.X509) {
+		t.Errorf("renewed %+v, which replaces %v", renewed, s.ca.Renewed())
+	}
+	s.person.card = next
+	s.wantOutcome(t, wallet.Approved, "approved")
+}
+
+// A gateway that is revoked is paid no more, once the day's lists tell it; and what the wallet has learnt it
+// does not forget.
+func TestRevokedGateway(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.enrol(t)
+	s.wantOutcome(t, wallet.Approved, "approved")
+	gateway := s.person.offer.GatewayCert
+	brandCert, brandKey := s.world.BrandCA()
+	pcaCert, pcaKey := s.world.Authority(pki.PCA)
+	crl, err := pki.IssueCRL(rand.Reader, pki.CRLTemplate{
+		Number: 1, ThisUpdate: s.world.Now, NextUpdate: s.world.Now.AddDate(0, 1, 0),
+		Revoked: []pki.Revocation{{Serial: gateway.X509.SerialNumber, At: s.world.Now}},
+	}, pcaCert, pcaKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bci, err := pki.IssueBCI(rand.Reader, pki.BCITemplate{
+		Sequence: 1, Validity: pki.Period{NotBefore: s.world.Now, NotAfter: s.world.Now.AddDate(0, 1, 0)}, CRLs: []*pki.CRL{crl},
+	}, brandCert, brandKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := s.world.Endpoint(t).Verifier.Update(bci, []*pki.CRL{crl}, s.world.Chain(pki.PCA), s.world.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ca.Trust(v, pcaCert)
+	s.shop.NewOrder()
+	s.wantOutcome(t, wallet.Approved, "approved") // the CA was asked today
+	cards, err := s.wallet.Cards(t.Context())
+	if err != nil || len(cards) != 1 {
+		t.Fatal(err)
+	}
+	if err := s.wallet.Refresh(t.Context(), cards[0]); err != nil {
+		t.Fatal(err)
+	}
+	s.open(t)
+	s.shop.NewOrder()
+	var refused *set.ProtocolError
+	if _, err := s.pay(t); !errors.As(err, &refused) || refused.Code != set.RevokedCertificate {
+		t.Errorf("got %v, want revokedCertificate", err)
+	}
+}
+
+// Lists of more than a day are asked for before a payment.
+func TestListsAreRefreshed(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.enrol(t)
+	asked := func() (n int) {
+		for _, b := range s.wire {
+			if m, err := set.Decode(b); err == nil && m.Message.CardCInitReq != nil {
+				n++
+			}
+		}
+		return n
+	}
+	s.wantOutcome(t, wallet.Approved, "approved")
+	if n := asked(); n != 1 {
+		t.Errorf("asked %d times within a day, want once, for the enrolment", n)
+	}
+	s.now = time.Now().Add(25 * time.Hour) // which the peers' clocks do not agree with
+	s.shop.NewOrder()
+	if _, err := s.pay(t); err == nil {
+		t.Error("paid tomorrow")
+	}
+	if n := asked(); n != 2 {
+		t.Errorf("asked %d times until the next day, want twice", n)
+	}
+	s.now = time.Time{}
+	s.wantOutcome(t, wallet.Approved, "approved") // that the CA was asked in vain is no reason not to pay
+}
