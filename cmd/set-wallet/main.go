@@ -37,6 +37,7 @@ func newApp() *urfave.App {
 			payCommand(),
 			inquireCommand(),
 			historyCommand(),
+			refreshCommand(),
 			unblockCommand(),
 			aboutCommand(),
 		},
