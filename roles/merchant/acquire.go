@@ -143,7 +143,7 @@ func (m *Merchant) capReq(ctx context.Context, xid set.XID) (*sale, error) {
 
 // post sends octets to the gateway that the sale's payment instructions are for.
 func (m *Merchant) post(ctx context.Context, sl *sale, octets []byte) ([]byte, error) {
-	gateway, err := m.gateway(sl.Sale.BrandID)
+	gateway, err := m.gateway(sl.Sale.BrandID, m.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -98,22 +98,25 @@ func (m *Merchant) checkCertificates(now time.Time) error {
 			return fmt.Errorf("the merchant's %v: %w", own.cert, err)
 		}
 	}
-	gateway, err := m.gateway(set.BrandID(e.SignCert.Brand()))
-	if err != nil {
-		return err
-	}
-	if _, err := e.Verifier.Verify(gateway.Certificate, gateway.Chain, now, pki.Pgwy); err != nil {
-		return fmt.Errorf("the gateway's %v: %w", gateway.Certificate, err)
-	}
-	return nil
+	_, err := m.gateway(set.BrandID(e.SignCert.Brand()), now)
+	return err
 }
 
-// gateway finds the gateway of a brand.
-func (m *Merchant) gateway(brand set.BrandID) (*Gateway, error) {
+// gateway finds the gateway of a brand, whose certificate is valid and not revoked by what is known now.
+func (m *Merchant) gateway(brand set.BrandID, now time.Time) (*Gateway, error) {
+	var refused []error
 	for i, g := range m.Gateways {
-		if g.Certificate.Use == pki.KeyExchange && brand.Matches(set.BrandID(g.Certificate.Brand())) {
+		if g.Certificate.Use != pki.KeyExchange || !brand.Matches(set.BrandID(g.Certificate.Brand())) {
+			continue
+		}
+		_, err := m.Endpoint.Verifier.Verify(g.Certificate, g.Chain, now, pki.Pgwy)
+		if err == nil {
 			return &m.Gateways[i], nil
 		}
+		refused = append(refused, fmt.Errorf("the gateway's %v: %w", g.Certificate, err))
+	}
+	if len(refused) > 0 {
+		return nil, errors.Join(refused...)
 	}
 	return nil, fmt.Errorf("no gateway certificate for key exchange is of brand %s", brand)
 }

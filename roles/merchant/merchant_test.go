@@ -617,3 +617,29 @@ func TestInitiatedExpires(t *testing.T) {
 		}
 	})
 }
+
+// A gateway that is revoked, by lists that the merchant has got while it serves, is offered to nobody and sent
+// nothing.
+func TestGatewayRevoked(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		card := w.card(t, firstPAN)
+		order := w.order(t)
+		wantAuth(t, w.wake(t, card, order.ID).pay(t), set.AuthApproved)
+		w.await(t, order.ID, merchant.OrderCaptured)
+		before, _, _ := w.gateway.counts()
+		next := w.wake(t, card, w.order(t).ID)
+		w.config.Endpoint.Verifier.Adopt(w.Revoke(t, 1, w.config.Gateways[0].Certificate))
+		req := must[[]byte](t)(next.purchase.InitReq(card.Endpoint, time.Now()))
+		res := must[*http.Response](t)(http.Post(next.url, sethttp.MediaPayment, bytes.NewReader(req)))
+		res.Body.Close()
+		if res.StatusCode != http.StatusBadRequest {
+			t.Errorf("offered the revoked gateway: status %d", res.StatusCode)
+		}
+		if status, body, _ := w.ask(t, "GET", "/readyz", "*/*", "", ""); status != http.StatusServiceUnavailable || !strings.Contains(string(body), "certificate") {
+			t.Errorf("readyz: %d %s", status, body)
+		}
+		if n, _, _ := w.gateway.counts(); n != before {
+			t.Errorf("the revoked gateway was sent %d messages", n-before)
+		}
+	})
+}

@@ -125,7 +125,7 @@ func (m *Merchant) initiate(ctx context.Context, r *request) ([]byte, error) {
 	if !order.State.payable() {
 		return nil, &set.ProtocolError{Code: set.UnspecifiedFailure, Err: fmt.Errorf("order %d is %s and cannot be paid", order.Number, order.State)}
 	}
-	gateway, err := m.gateway(req.BrandID)
+	gateway, err := m.gateway(req.BrandID, r.now)
 	if err != nil || !req.BrandID.Matches(set.BrandID(m.Endpoint.SignCert.Brand())) {
 		return nil, &set.ProtocolError{Code: set.UnspecifiedFailure, Err: fmt.Errorf("brand %s is not accepted", req.BrandID)}
 	}

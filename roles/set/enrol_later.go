@@ -3,7 +3,6 @@ package set
 import (
 	"bytes"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -162,12 +161,13 @@ func readKept(b []byte, v any, k *kept) (sign, exchange crypto.PublicKey, err er
 	}
 	for _, key := range []struct {
 		spki *der.Raw
+		use  pki.Use
 		into *crypto.PublicKey
-	}{{k.Keys.PublicKeyS, &sign}, {k.Keys.PublicKeyE, &exchange}} {
+	}{{k.Keys.PublicKeyS, pki.Signature, &sign}, {k.Keys.PublicKeyE, pki.KeyExchange, &exchange}} {
 		if key.spki == nil {
 			continue
 		}
-		if *key.into, err = x509.ParsePKIXPublicKey(*key.spki); err != nil {
+		if *key.into, err = parseKey(*key.spki, key.use); err != nil {
 			return nil, nil, errKept
 		}
 	}

@@ -216,3 +216,26 @@ func raws(certs []*pki.Certificate) (out []*x509.Certificate) {
 	}
 	return out
 }
+
+// FuzzResume feeds what was kept of a registration, which is then kept again as it was.
+func FuzzResume(f *testing.F) {
+	e, m := newEnrolment(f), newMeAq(f, set.MerInitialBoth, anyMerchant)
+	e.toForm(f)
+	e.request(f)
+	f.Add(must[[]byte](f)(e.state.Keep()))
+	m.toForm(f, nil)
+	m.request(f)
+	f.Add(must[[]byte](f)(m.state.Keep()))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, err := set.ResumeCardEnrolment(b); err == nil {
+			if again, err := c.Keep(); err != nil || !bytes.Equal(again, b) {
+				t.Errorf("kept again, it is another: %v", err)
+			}
+		}
+		if m, err := set.ResumeMeAqEnrolment(b); err == nil {
+			if again, err := m.Keep(); err == nil && !bytes.Equal(again, b) {
+				t.Error("kept again, it is another")
+			}
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ type enrolment struct {
 	asSigned bool
 }
 
-func newEnrolment(t *testing.T) *enrolment {
+func newEnrolment(t testing.TB) *enrolment {
 	t.Helper()
 	w := settest.NewWorld(t)
 	e := &enrolment{World: w, ca: w.CA(t, pki.CCA), self: w.Endpoint(t), key: newECKey(t), lidCA: set.NewLocalID(), nonce: set.NewSecret()}
@@ -55,7 +56,7 @@ func newEnrolment(t *testing.T) *enrolment {
 	return e
 }
 
-func newECKey(t *testing.T) *ecdsa.PrivateKey {
+func newECKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	return must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 }
@@ -69,20 +70,20 @@ func (e *enrolment) sent(b []byte) []byte {
 	return b
 }
 
-func (e *enrolment) receive(t *testing.T, b []byte, typ set.MessageType) *set.MessageWrapper {
+func (e *enrolment) receive(t testing.TB, b []byte, typ set.MessageType) *set.MessageWrapper {
 	t.Helper()
 	return must[*set.MessageWrapper](t)(e.ca.Receive(e.Now, b, typ))
 }
 
 // initRes makes the request and the answer of CardCInit.
-func (e *enrolment) initRes(t *testing.T) []byte {
+func (e *enrolment) initRes(t testing.TB) []byte {
 	t.Helper()
 	b := e.sent(must[[]byte](t)(e.state.InitReq(e.self, e.Now)))
 	req := must[*set.CardCInitReq](t)(e.ca.OpenCardCInitReq(e.receive(t, b, set.CardCInitReqType)))
 	return e.sent(must[[]byte](t)(e.ca.CardCInitRes(e.Now, req, e.lidCA)))
 }
 
-func (e *enrolment) formRes(t *testing.T, f set.RegFormOrReferral) []byte {
+func (e *enrolment) formRes(t testing.TB, f set.RegFormOrReferral) []byte {
 	t.Helper()
 	b := e.sent(must[[]byte](t)(e.state.FormReq(e.self, e.Now)))
 	o := must[*set.OpenedRegFormReq](t)(e.ca.OpenRegFormReq(e.receive(t, b, set.RegFormReqType)))
@@ -92,14 +93,14 @@ func (e *enrolment) formRes(t *testing.T, f set.RegFormOrReferral) []byte {
 	return e.sent(must[[]byte](t)(e.ca.RegFormRes(e.Now, &o.Data, e.lidCA, set.NewChallenge(), f)))
 }
 
-func (e *enrolment) request(t *testing.T) *set.OpenedCertReq {
+func (e *enrolment) request(t testing.TB) *set.OpenedCertReq {
 	t.Helper()
 	b := e.sent(must[[]byte](t)(e.state.CertReq(e.self, e.Now, answers, e.key)))
 	return must[*set.OpenedCertReq](t)(e.ca.OpenCertReq(e.Now, e.receive(t, b, set.CertReqType)))
 }
 
 // certRes certifies as a CA does, but for what the test has changed.
-func (e *enrolment) certRes(t *testing.T, o *set.OpenedCertReq) []byte {
+func (e *enrolment) certRes(t testing.TB, o *set.OpenedCertReq) []byte {
 	t.Helper()
 	p := o.Account.PANData0
 	var secret set.Secret
@@ -121,7 +122,7 @@ func (e *enrolment) certRes(t *testing.T, o *set.OpenedCertReq) []byte {
 	return e.sent(must[[]byte](t)(e.ca.CertRes(e.Now, o, e.lidCA, status, cert)))
 }
 
-func (e *enrolment) toForm(t *testing.T) {
+func (e *enrolment) toForm(t testing.TB) {
 	t.Helper()
 	if err := e.state.OpenInitRes(e.self, e.Now, e.initRes(t)); err != nil {
 		t.Fatal(err)
@@ -496,7 +497,7 @@ type meAq struct {
 	existing *set.Endpoint // the party, as it was certified before
 }
 
-func newMeAq(t *testing.T, typ set.RequestType, id set.IDData) *meAq {
+func newMeAq(t testing.TB, typ set.RequestType, id set.IDData) *meAq {
 	t.Helper()
 	w := settest.NewWorld(t)
 	m := &meAq{World: w, typ: typ, lidCA: set.NewLocalID(), self: w.Endpoint(t)}
@@ -520,7 +521,7 @@ func newMeAq(t *testing.T, typ set.RequestType, id set.IDData) *meAq {
 	return m
 }
 
-func (m *meAq) toForm(t *testing.T, field *set.RegField) {
+func (m *meAq) toForm(t testing.TB, field *set.RegField) {
 	t.Helper()
 	b := must[[]byte](t)(m.state.InitReq(m.self, m.Now))
 	w := must[*set.MessageWrapper](t)(m.ca.Receive(m.Now, b, set.MeAqCInitReqType))
@@ -535,7 +536,7 @@ func (m *meAq) toForm(t *testing.T, field *set.RegField) {
 	}
 }
 
-func (m *meAq) request(t *testing.T) *set.OpenedCertReq {
+func (m *meAq) request(t testing.TB) *set.OpenedCertReq {
 	t.Helper()
 	b := must[[]byte](t)(m.state.CertReq(m.self, m.Now, append(answers[:3:3], m.account...), m.sign, m.exchange))
 	w := must[*set.MessageWrapper](t)(m.ca.Receive(m.Now, b, set.CertReqType))
@@ -543,7 +544,7 @@ func (m *meAq) request(t *testing.T) *set.OpenedCertReq {
 }
 
 // certify issues what was asked for, with the names of the party as it was certified before.
-func (m *meAq) certify(t *testing.T, o *set.OpenedCertReq) (certs []*pki.Certificate) {
+func (m *meAq) certify(t testing.TB, o *set.OpenedCertReq) (certs []*pki.Certificate) {
 	t.Helper()
 	for key, use := range map[crypto.PublicKey]pki.Use{o.SignKey: pki.Signature, o.ExchangeKey: pki.KeyExchange} {
 		if key == nil {
@@ -662,7 +663,7 @@ func FuzzRegistrationRequests(f *testing.F) {
 		return b
 	}
 	receive := func(ca *set.Endpoint, b []byte) *set.MessageWrapper {
-		w, err := ca.Receive(w.Now, b, set.CardCInitReqType, set.MeAqCInitReqType, set.RegFormReqType, set.CertReqType)
+		w, err := ca.Receive(w.Now, b, set.CardCInitReqType, set.MeAqCInitReqType, set.RegFormReqType, set.CertReqType, set.CertInqReqType)
 		if err != nil {
 			return nil
 		}
@@ -678,6 +679,8 @@ func FuzzRegistrationRequests(f *testing.F) {
 		f.Fatal(err)
 	}
 	known := seed(card.FormReq(self, w.Now))
+	inquiry, err := os.ReadFile("../../testdata/golden/CertInqReq.der")
+	seed(inquiry, err)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, ca := range cas {
 			w0 := receive(ca, b)
@@ -696,6 +699,11 @@ func FuzzRegistrationRequests(f *testing.F) {
 				}
 			case set.CertReqType:
 				_, err = ca.OpenCertReq(w.Now, w0)
+			case set.CertInqReqType:
+				var o *set.OpenedCertInqReq
+				if o, err = ca.OpenCertInqReq(w0); err == nil && o.Verify(ca.SignCert.X509.PublicKey) == nil {
+					t.Error("a question that this key has not signed verifies under it")
+				}
 			}
 			var p *set.ProtocolError
 			var status *set.CertStatusError

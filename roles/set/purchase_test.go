@@ -47,7 +47,7 @@ func newTrade(t *testing.T) *trade {
 	return tr
 }
 
-func must[T any](t *testing.T) func(T, error) T {
+func must[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {

@@ -2,7 +2,6 @@ package wallet_test
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
@@ -127,26 +126,8 @@ func TestRevokedGateway(t *testing.T) {
 	s.enrol(t)
 	s.wantOutcome(t, wallet.Approved, "approved")
 	gateway := s.person.offer.GatewayCert
-	brandCert, brandKey := s.world.BrandCA()
-	pcaCert, pcaKey := s.world.Authority(pki.PCA)
-	crl, err := pki.IssueCRL(rand.Reader, pki.CRLTemplate{
-		Number: 1, ThisUpdate: s.world.Now, NextUpdate: s.world.Now.AddDate(0, 1, 0),
-		Revoked: []pki.Revocation{{Serial: gateway.X509.SerialNumber, At: s.world.Now}},
-	}, pcaCert, pcaKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bci, err := pki.IssueBCI(rand.Reader, pki.BCITemplate{
-		Sequence: 1, Validity: pki.Period{NotBefore: s.world.Now, NotAfter: s.world.Now.AddDate(0, 1, 0)}, CRLs: []*pki.CRL{crl},
-	}, brandCert, brandKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := s.world.Endpoint(t).Verifier.Update(bci, []*pki.CRL{crl}, s.world.Chain(pki.PCA), s.world.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.ca.Trust(v, pcaCert)
+	pca, _ := s.world.Authority(pki.PCA)
+	s.ca.Trust(s.world.Revoke(t, 1, gateway), pca)
 	s.shop.NewOrder()
 	s.wantOutcome(t, wallet.Approved, "approved") // the CA was asked today
 	cards, err := s.wallet.Cards(t.Context())

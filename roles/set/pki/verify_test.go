@@ -2,6 +2,7 @@ package pki_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -216,5 +217,44 @@ func TestNextRoot(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: accepted", what)
 		}
+	}
+}
+
+// A Verifier learns the announced root from certificates that anybody sent, and its successor through it; other
+// verifiers know of it when they adopt what it knows.
+func TestSucceed(t *testing.T) {
+	t.Parallel()
+	keys := []crypto.Signer{p256(t), p256(t), p256(t), p256(t)}
+	root := func(i int, next crypto.Signer) *pki.Certificate {
+		c, err := pki.Issue(rand.Reader, pki.Template{
+			Type: pki.RCA, Use: pki.Authority, Subject: pki.Name{Country: "DK", Brand: pki.RootName}, PublicKey: keys[i].Public(),
+			NotBefore: now, NotAfter: now.Add(year), NextRootKey: next.Public(),
+		}, nil, keys[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	r1, r2, r3, stranger := root(0, keys[1]), root(1, keys[2]), root(2, p384(t)), root(3, p384(t))
+	v, err := pki.NewVerifier([]*pki.Certificate{r1}, pki.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := v.Succeed([]*pki.Certificate{stranger, r1, r3}, now); got != v {
+		t.Errorf("roots that nobody has announced are trusted: %v", got.Roots())
+	}
+	next := v.Succeed([]*pki.Certificate{r3, stranger, r2}, now)
+	if roots := next.Roots(); len(roots) != 3 || !roots[1].X509.Equal(r2.X509) || !roots[2].X509.Equal(r3.X509) {
+		t.Errorf("trusted are %v", roots)
+	}
+	if len(v.Roots()) != 1 {
+		t.Error("Succeed has changed the verifier that it was asked of")
+	}
+	if got := v.Succeed([]*pki.Certificate{r2}, now.Add(year+day)); len(got.Roots()) != 1 {
+		t.Error("a root takes over from one that has expired")
+	}
+	v.Adopt(next)
+	if len(v.Roots()) != len(next.Roots()) {
+		t.Error("what was adopted is not known")
 	}
 }

@@ -274,5 +274,28 @@ func RSAKey(t testing.TB) *rsa.PrivateKey {
 	return rsaKeys[n]
 }
 
-// BrandCA gives the key and certificate of the brand CA.
-func (w *World) BrandCA() (*pki.Certificate, crypto.Signer) { return w.brand, w.brandKey }
+// Revoke gives a verifier that knows lists by which a gateway's certificates are revoked, numbered number.
+func (w *World) Revoke(t testing.TB, number int64, certs ...*pki.Certificate) *pki.Verifier {
+	t.Helper()
+	pca := w.cas[pki.PCA]
+	until := w.Now.AddDate(0, 1, 0)
+	template := pki.CRLTemplate{Number: number, ThisUpdate: w.Now, NextUpdate: until}
+	for _, c := range certs {
+		template.Revoked = append(template.Revoked, pki.Revocation{Serial: c.X509.SerialNumber, At: w.Now})
+	}
+	crl, err := pki.IssueCRL(rand.Reader, template, pca.cert, pca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bci, err := pki.IssueBCI(rand.Reader, pki.BCITemplate{
+		Sequence: number, Validity: pki.Period{NotBefore: w.Now, NotAfter: until}, CRLs: []*pki.CRL{crl},
+	}, w.brand, w.brandKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := w.Endpoint(t).Verifier.Update(bci, []*pki.CRL{crl}, w.Chain(pki.PCA), w.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
