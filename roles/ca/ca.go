@@ -26,6 +26,7 @@ const (
 	requestsAtOnceMax = 64
 	registrationsMax  = 100_000 // open ones of one CA
 	housekeepingPause = 10 * time.Minute
+	listsWarning      = 14 * 24 * time.Hour // before revocation lists are out of date
 )
 
 // AnswerTimeout is the longest that a requester waits for an answer to one request.
@@ -232,6 +233,7 @@ func (s *CA) Run(ctx context.Context) {
 }
 
 func (s *CA) housekeep(ctx context.Context) error {
+	s.warnOfLists(s.Now())
 	_, err := s.DB.ExpireAnswers(ctx, s.Now())
 	return errors.Join(err, expireEnrolments(ctx, s.DB, s.Now()), expireApplications(ctx, s.DB, s.Now()))
 }

@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/sha256"
 	"errors"
@@ -419,6 +420,29 @@ func TestRevocation(t *testing.T) {
 			t.Error("a CRL of another issuer")
 		}
 	})
+}
+
+// Lists that go out of date are told of in time, and by whoever runs the server they are not overlooked.
+func TestListsGoOutOfDate(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, sqldbtest.SQLite(t))
+	s.config.Now = func() time.Time { return time.Now().AddDate(0, 0, 80) } // of the 90 that the ceremony gives them
+	s.Close()
+	s.start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.ca.Run(ctx)
+	}()
+	defer func() { cancel(); <-stopped }()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if log := s.log.String(); strings.Count(log, "a CRL goes out of date") == 2 && strings.Contains(log, "the BrandCRLIdentifier goes out of date") {
+			return
+		} else if time.Now().After(deadline) {
+			t.Fatalf("log:\n%s", log)
+		}
+	}
 }
 
 // A payment CA that the brand has revoked is refused, with all that it certified.

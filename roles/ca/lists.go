@@ -322,3 +322,19 @@ func (s *CA) learn(ctx context.Context, now time.Time) error {
 	s.Log.Info("revocation lists taken into use", "lists", n)
 	return nil
 }
+
+// warnOfLists tells the log which lists go out of date soon: without them, nobody accepts a certificate.
+func (s *CA) warnOfLists(now time.Time) {
+	soon := now.Add(listsWarning)
+	store := s.cca.Endpoint.Verifier.Store()
+	for _, b := range store.BCIs {
+		if soon.After(b.Validity.NotAfter) {
+			s.Log.Warn("the BrandCRLIdentifier goes out of date: issue the next one", "sequence", b.Sequence, "not_after", b.Validity.NotAfter)
+		}
+	}
+	for _, l := range store.CRLs {
+		if soon.After(l.X509.NextUpdate) {
+			s.Log.Warn("a CRL goes out of date: issue the next one", "issuer", l.Issuer.Unit, "number", l.Number, "next_update", l.X509.NextUpdate)
+		}
+	}
+}
