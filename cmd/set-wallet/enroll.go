@@ -172,12 +172,15 @@ func renew(c *urfave.Context, w *wallet.Wallet, card *connection, a *applicant) 
 	if err != nil {
 		return nil, err
 	}
-	enrolled, old, err := findCard(c.Context, c.String("renew-from"), cards)
+	f := newFinder(c)
+	f.reader = c.String("renew-from")
+	enrolled, old, err := f.find(c.Context, cards)
 	if err != nil {
 		return nil, err
 	}
 	defer old.close()
-	pin := pinEntry{c.String("old-pin-source"), c.Bool("last-try"), c.App.Reader, c.App.ErrWriter}
+	pin := newPINEntry(c)
+	pin.source = c.String("old-pin-source")
 	if err := old.use(c.Context, pin, "to confirm the new card", enrolled.Certificate.X509.PublicKey, enrolled.VaultKey); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/setkit/setkit/roles/set/settest"
 	"github.com/setkit/setkit/smartcard/cardtest"
+	"github.com/setkit/setkit/smartcard/piv"
 )
 
 // A request that waits is asked about later; and the old smart card confirms a new one.
@@ -41,7 +42,7 @@ func TestEnrollLater(t *testing.T) {
 	}
 
 	next := cardtest.New(t)
-	makeKeys(t, next.Name)
+	makeKeys(t, next.Virtual, piv.ECDSAP256)
 	stdout, _ = s.run(0, "", "enroll", "--dir", s.wallet(), "--renew-from", s.card.Name, "--old-pin-source", "file:"+s.file("pin"),
 		"--reader", next.Name, "--pin-source", "file:"+s.file("pin"), "--answers", s.file("answers.yaml"), "--accept-policy", "--json")
 	var r enrolled
