@@ -439,6 +439,10 @@ func TestGatewayCertificateOfAnother(t *testing.T) {
 			t.Errorf("%s: %v, want %v", what, err, c.want)
 		}
 	}
+	refusal := must[[]byte](t)(tr.Merchant(t, "M-0002").PCertRes(tr.Now, o, []set.GatewayCert{{Code: set.PCertBrandNotSupported}}))
+	if _, err := tr.merchant.OpenPCertRes(tr.Now, r, refusal); code(err) != set.InvalidCertificate {
+		t.Errorf("another merchant of the acquirer answers: %v", err)
+	}
 	two := *r
 	two.Brands = append(two.Brands, two.Brands[0])
 	res := must[[]byte](t)(tr.gateway.PCertRes(tr.Now, o, []set.GatewayCert{{Certificate: tr.gateway.ExchangeCert}}))
@@ -487,6 +491,20 @@ func TestResultsAndExtensions(t *testing.T) {
 	w = must[*set.MessageWrapper](t)(tr.gateway.Receive(tr.Now, must[[]byte](t)(tr.merchant.AdjustmentReq(tr.Now, adjust)), set.CredReqType))
 	if _, err := tr.gateway.OpenAdjustmentReq(tr.Now, w); code(err) != set.UnrecognizedExtension {
 		t.Errorf("a credit with a critical extension: %v", err)
+	}
+	data := set.CapRevOrCredReqData{
+		CapRevOrCredRRTags: set.RRTags{RRPID: adjust.RRPID, MerTermIDs: set.MerTermIDs{MerchantID: settest.MerchantID}, CurrentDate: tr.Now},
+		CapRevOrCredReqItemSeq: []set.CapRevOrCredReqItem{{TransIDs: tr.sale.TransIDs, AuthRRPID: id, CapRevOrCredReqDate: tr.Now,
+			CapPayload: set.CapPayload{CapDate: tr.Now, CapReqAmt: price}, Extensions: critical}},
+	}
+	none := set.CapTokenSeq{{Null: &der.Null{}}}
+	enc := must[cms.ContentInfo](t)(cms.Enc(cms.SignedEncrypted{TBE: set.ContentCredReqTBE, TBS: set.ContentCredReqTBS},
+		cms.Linked[set.CapRevOrCredReqData]{Value: data, DD: must[cms.DetachedDigest](t)(cms.DD(set.ContentCapTokenSeq, none))},
+		certificates(tr.merchant), nil, cms.Signer{Key: tr.merchant.SignKey, Certificate: tr.merchant.SignCert.X509}, tr.gateway.ExchangeCert.X509))
+	w = &set.MessageWrapper{MessageHeader: set.MessageHeader{RRPID: &adjust.RRPID},
+		Message: set.Message{CredReq: &set.CapRevOrCredReq{EncB: &set.EncB[set.CapTokenSeq]{Enc: enc, Baggage: none}}}}
+	if _, err := tr.gateway.OpenAdjustmentReq(tr.Now, w); code(err) != set.UnrecognizedExtension {
+		t.Errorf("an item with a critical extension: %v", err)
 	}
 	r := authorization()
 	r.Extensions = critical
