@@ -375,6 +375,12 @@ func TestCardNumberForMerchant(t *testing.T) {
 	if a.PANToken == nil || string(a.PANToken.PAN) != testPAN {
 		t.Fatalf("the merchant learns %v", a.PANToken)
 	}
+	forger := *tr.gateway
+	forger.SignKey = newECKey(t)
+	forged := must[[]byte](t)(forger.AuthRes(tr.Now, o, set.Authorization{Code: set.AuthApproved, Amount: price, ApprovalCode: "A12345"}))
+	if _, err := tr.sale.OpenAuthRes(tr.merchant, tr.Now, r, forged); code(err) != set.SignatureFailure {
+		t.Errorf("a card number that a forger sends: %v", err)
+	}
 	// A declined request tells no card number.
 	declined := must[[]byte](t)(tr.gateway.AuthRes(tr.Now, o, set.Authorization{Code: set.AuthDeclined, Amount: usd(0, 0)}))
 	if a := must[*set.Authorized](t)(tr.sale.OpenAuthRes(tr.merchant, tr.Now, r, declined)); a.PANToken != nil {
