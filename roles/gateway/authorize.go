@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/sqldb"
 )
 
@@ -23,6 +25,8 @@ type authorization struct {
 	opened *set.OpenedAuthReq
 	record *record
 	log    *slog.Logger
+
+	unknown bool // the issuer was asked, and gave no answer
 }
 
 // authorize answers an AuthReq (SET §7.4).
@@ -35,12 +39,11 @@ func (g *Gateway) authorize(ctx context.Context, now time.Time, w *set.MessageWr
 	if err := g.serves(o.Merchant); err != nil {
 		return nil, err
 	}
-	tags := o.Data.AuthReqItem.AuthTags
-	a := &authorization{g, o, &record{
-		merchant: set.MerchantID(o.Merchant.Merchant.MerchantID), rrpid: tags.AuthRRTags.RRPID, digest: sha256.Sum256(request),
-		xid: tags.TransIDs.XID, piDigest: o.HPIData, currency: o.Data.AuthReqItem.AuthReqPayload.AuthReqAmt.Currency,
-		terminal: terminal(tags.AuthRRTags.MerTermIDs), trace: finnet.NewTrace(g.Acquirer, now), created: now,
-	}, nil}
+	r, err := g.newRecord(o, now, request)
+	if err != nil {
+		return nil, err
+	}
+	a := &authorization{Gateway: g, opened: o, record: r}
 	a.log = g.Log.With("xid", a.record.xid.String(), "merchant", string(a.record.merchant), "rrn", a.record.trace.RRN)
 	response, found, err := g.DB.Answer(ctx, a.record.key(), a.record.digest)
 	if err != nil || found {
@@ -54,6 +57,20 @@ func (g *Gateway) authorize(ctx context.Context, now time.Time, w *set.MessageWr
 		return a.again(ctx)
 	}
 	return response, err
+}
+
+// newRecord is what is known of a request before anybody is asked.
+func (g *Gateway) newRecord(o *set.OpenedAuthReq, now time.Time, request []byte) (*record, error) {
+	tags := o.Data.AuthReqItem.AuthTags
+	ids, err := der.Marshal(tags.TransIDs)
+	if err != nil {
+		return nil, err
+	}
+	return &record{
+		merchant: set.MerchantID(o.Merchant.Merchant.MerchantID), rrpid: tags.AuthRRTags.RRPID, digest: sha256.Sum256(request),
+		xid: tags.TransIDs.XID, transIDs: ids, piDigest: o.HPIData, currency: o.Data.AuthReqItem.AuthReqPayload.AuthReqAmt.Currency,
+		terminal: terminal(tags.AuthRRTags.MerTermIDs), trace: finnet.NewTrace(g.Acquirer, now), created: now, sale: notSale,
+	}, nil
 }
 
 // terminal is the merchant's terminal as far as the network can carry its name.
@@ -71,33 +88,82 @@ func (a *authorization) once(ctx context.Context) ([]byte, error) {
 	switch {
 	case a.opened.Refusal != nil:
 		return a.refuse(ctx, *a.opened.Refusal)
-	case a.opened.Data.CaptureNow:
-		return a.refuse(ctx, set.AuthCaptureNotSupported)
-	case a.opened.Token != nil, a.opened.Data.AuthReqItem.AuthReqPayload.SubsequentAuthInd, a.opened.PIHead.InstallRecurData != nil:
-		return a.refuse(ctx, set.AuthInvalidTransaction)
 	case err != nil || amount == 0:
 		return a.refuse(ctx, set.AuthAmountError)
 	}
-	r.amount, r.state, r.code = amount, pending, set.AuthNoReply
+	r.amount, r.authorized, r.state, r.code, r.spent, r.bin = amount, amount, pending, set.AuthNoReply, true, bin(a.opened.PANData.PAN)
 	if r.account, err = seal(a.Sealer, &a.opened.PANData, r.rrpid); err != nil {
 		return nil, err
 	}
-	err = a.DB.Tx(ctx, func(tx *sql.Tx) error { return claim(ctx, tx, r) })
-	if errors.Is(err, errPIUsed) {
-		return a.refuse(ctx, set.AuthPIPreviouslyUsed)
-	}
+	code := set.AuthApproved
+	err = a.DB.Tx(ctx, func(tx *sql.Tx) (err error) {
+		code, err = a.claim(ctx, tx)
+		return err
+	})
 	if err != nil {
 		return nil, err
+	}
+	if code != set.AuthApproved {
+		return a.refuse(ctx, code)
 	}
 	a.ask(ctx)
 	return a.decide(ctx)
 }
 
+// binDigits is how much of a card number names the bank that issued the card.
+const binDigits = 6
+
+func bin(pan set.PAN) string { return string(pan[:min(len(pan), binDigits)]) }
+
+// claim keeps the request as pending, if the payment instructions are free and the purchase allows another
+// authorization: else it tells the code that refuses it.
+func (a *authorization) claim(ctx context.Context, tx *sql.Tx) (set.AuthCode, error) {
+	free, err := instructionsFree(ctx, tx, a.record)
+	if err != nil || !free {
+		return set.AuthPIPreviouslyUsed, err
+	}
+	s, err := findStanding(ctx, tx, a.record)
+	if err != nil {
+		return 0, err
+	}
+	if code := a.within(s); code != set.AuthApproved {
+		return code, nil
+	}
+	return set.AuthApproved, insert(ctx, tx, a.record)
+}
+
+// within holds a request against the other authorizations of the purchase. A token states their number and sum
+// too; but there may be several tokens, after reversals in part.
+func (a *authorization) within(s standing) set.AuthCode {
+	most, terms := a.opened.PIHead.Inputs.PurchAmt, a.opened.PIHead.InstallRecurData
+	if t := a.opened.Token; t != nil {
+		most, terms = t.PurchAmt, t.InstallRecurData
+	}
+	if terms != nil {
+		if n := terms.InstallRecurInd.InstallTotalTrans; n != nil && s.count >= int64(*n) {
+			return set.AuthInstallRecurMismatch
+		}
+		if again := terms.InstallRecurInd.Recurring; again != nil { // which has no sum that was agreed
+			if s.count > 0 && a.record.created.Sub(s.last) < time.Duration(again.RecurringFrequency)*24*time.Hour-time.Second {
+				return set.AuthRecurringTooSoon
+			}
+			return set.AuthApproved
+		}
+	}
+	if s.foreign {
+		return set.AuthAmountError
+	}
+	if order, ok := a.record.money(s.sum + a.record.amount).Cmp(most); !ok || order > 0 {
+		return set.AuthAmountError
+	}
+	return set.AuthApproved
+}
+
 // refuse answers a request about which the issuer is not asked.
 func (a *authorization) refuse(ctx context.Context, code set.AuthCode) ([]byte, error) {
 	r := a.record
-	r.state, r.code, r.amount, r.account = declined, code, 0, nil
-	response, err := a.answer(r)
+	r.state, r.code, r.amount, r.authorized, r.account, r.bin, r.spent = set.StateDeclined, code, 0, 0, nil, "", false
+	response, err := a.answer(r, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -129,16 +195,14 @@ func (a *authorization) ask(ctx context.Context) {
 	})
 	switch {
 	case errors.Is(err, finnet.ErrNoReply):
-		r.state, r.code = reversing, set.AuthNoReply
+		r.code, a.unknown = set.AuthNoReply, true
 	case errors.Is(err, finnet.ErrUnavailable):
-		r.state, r.code = declined, set.AuthNoReply
+		r.code = set.AuthNoReply
 	case err != nil:
-		r.state, r.code = declined, set.AuthSystemError
+		r.code = set.AuthSystemError
 	default:
-		r.state, r.code = declined, authCode(answer.Code)
-		if r.code == set.AuthApproved {
-			r.state, r.approval = approved, answer.ApprovalCode
-		}
+		r.code = authCode(answer.Code)
+		r.approval = answer.ApprovalCode
 	}
 	if err != nil {
 		a.log.Warn("issuer did not decide", "error", err)
@@ -169,19 +233,54 @@ func authCode(c finnet.ResponseCode) set.AuthCode {
 // decide keeps the decision together with the answer and with what must follow. Should the answer fail to
 // be made, the decision is kept nevertheless: the merchant asks again, and the issuer is not.
 func (a *authorization) decide(ctx context.Context) ([]byte, error) {
-	r := a.record
-	response, failed := a.answer(r)
-	err := a.DB.Tx(ctx, func(tx *sql.Tx) error {
-		if err := settle(ctx, tx, r); err != nil {
+	for range answerTriesMax {
+		response, err := a.decideOnce(ctx)
+		if !errors.Is(err, errChanged) {
+			return response, err
+		}
+	}
+	return nil, errChanged
+}
+
+// decideOnce gives errChanged when the batch for a sale was closed meanwhile.
+func (a *authorization) decideOnce(ctx context.Context) ([]byte, error) {
+	var r record
+	var item judgement
+	var at place
+	err := a.DB.Tx(ctx, func(tx *sql.Tx) (err error) {
+		l := a.ledger(tx)
+		r = *a.record
+		if item, err = a.decision(ctx, l, &r); err != nil || item.entry == nil {
 			return err
 		}
-		if r.state == reversing {
-			if err := a.DB.Enqueue(ctx, tx, jobReverse, r.xid.String(), []byte(r.trace.RRN), time.Time{}); err != nil {
-				return err
-			}
+		at, err = takePlace(ctx, tx, &r, item.batch)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if item.entry != nil {
+		item.entry.place = at
+	}
+	response, failed := a.answer(&r, item.entry)
+	err = a.DB.Tx(ctx, func(tx *sql.Tx) error {
+		l := a.ledger(tx)
+		again := *a.record
+		now, err := a.decision(ctx, l, &again)
+		if err != nil {
+			return err
 		}
-		if failed != nil {
-			return nil
+		if !sameJudgements([]judgement{item}, []judgement{now}) {
+			return errChanged
+		}
+		if now.entry != nil {
+			now.entry.place = at
+		}
+		if err := settle(ctx, tx, &again); err != nil {
+			return err
+		}
+		if err := l.save(ctx); err != nil || failed != nil {
+			return err
 		}
 		return a.DB.SaveAnswer(ctx, tx, r.key(), r.digest, response, a.expiry())
 	})
@@ -190,6 +289,42 @@ func (a *authorization) decide(ctx context.Context) ([]byte, error) {
 	}
 	a.log.Info("authorization decided", "code", r.code.String(), "state", string(r.state))
 	return response, failed
+}
+
+// decision takes r, which is pending, to what the issuer said. It judges the capture of a sale; the other
+// judgements are empty.
+func (a *authorization) decision(ctx context.Context, l *ledger, r *record) (judgement, error) {
+	if err := l.take(ctx, r); err != nil {
+		return judgement{}, err
+	}
+	if r.code != set.AuthApproved {
+		return judgement{}, l.decline(r, a.unknown)
+	}
+	data := &a.opened.Data
+	if !data.CaptureNow {
+		return judgement{}, r.step(set.StepAuthorize, r.amount)
+	}
+	e, code, err := l.addCapture(ctx, r, r.amount, data.SaleDetail)
+	r.sale = code
+	switch {
+	case err != nil:
+		return judgement{}, err
+	case code != set.CapSuccess: // the merchant may capture later
+		return judgement{code: int(code)}, r.step(set.StepAuthorize, r.amount)
+	}
+	return booked(e, r.money(r.amount), true), r.step(set.StepSell, r.amount)
+}
+
+// decline ends a pending authorization. When nobody knows what the issuer did, it is told to take that back.
+func (l *ledger) decline(r *record, unknown bool) error {
+	if err := r.step(set.StepDecline, 0); err != nil {
+		return err
+	}
+	r.authorized, r.spent = 0, unknown
+	if unknown {
+		l.add(r, entry{kind: entryReversal, amount: r.amount, place: nowhere})
+	}
+	return nil
 }
 
 // await waits for the copy of the request that came first.
@@ -215,9 +350,17 @@ func (a *authorization) again(ctx context.Context) ([]byte, error) {
 		return response, err
 	}
 	var known *record
+	var capture *entry
 	err = a.DB.View(ctx, func(tx *sql.Tx) error {
-		known, err = find(ctx, tx, a.record.merchant, a.record.rrpid)
-		return err
+		l := a.ledger(tx)
+		if known, err = l.find(ctx, a.record.merchant, a.record.rrpid); err != nil {
+			return err
+		}
+		entries := l.entries[known.trace.RRN]
+		if i := slices.IndexFunc(entries, func(e *entry) bool { return e.kind == entryCapture }); i >= 0 {
+			capture = entries[i]
+		}
+		return nil
 	})
 	switch {
 	case err != nil:
@@ -225,7 +368,7 @@ func (a *authorization) again(ctx context.Context) ([]byte, error) {
 	case known.state == pending:
 		return nil, errInFlight
 	}
-	if response, err = a.answer(known); err != nil {
+	if response, err = a.answer(known, capture); err != nil {
 		return nil, err
 	}
 	err = a.DB.Tx(ctx, func(tx *sql.Tx) error {
@@ -240,11 +383,28 @@ func (a *authorization) again(ctx context.Context) ([]byte, error) {
 	return response, err
 }
 
-// answer makes the AuthRes that tells a decision.
-func (a *authorization) answer(r *record) ([]byte, error) {
+// callYourBank is what a cardholder is told, past the merchant, of whose bank wants to hear first.
+var callYourBank = set.AcqCardCodeMsg{
+	AcqCardCode: set.AcqCardCallCustomerService, AcqCardMsgData: set.AcqCardMsgData{AcqCardText: "Please call the bank that issued your card."},
+}
+
+// answer makes the AuthRes that tells a decision. capture is that of a sale.
+func (a *authorization) answer(r *record, capture *entry) ([]byte, error) {
 	res := set.Authorization{Code: r.code, Amount: r.money(0)}
-	if r.code == set.AuthApproved {
+	switch r.code {
+	case set.AuthApproved:
 		res.Amount, res.ApprovalCode, res.Opaque = r.money(r.amount), set.ApprovalCode(r.approval), []byte(r.trace.RRN)
+		if r.sale != notSale {
+			res.Capture = &set.CapResPayload{CapCode: r.sale, CapAmt: r.money(0)}
+		}
+		if r.sale == set.CapSuccess {
+			res.Capture.CapAmt = r.money(r.amount)
+			res.Capture.BatchID, res.Capture.BatchSequenceNum = capture.whereabouts()
+		}
+	case set.AuthCallIssuer:
+		if a.opened.CanMessage() {
+			res.CardMessage = &callYourBank
+		}
 	}
 	return a.Endpoint.AuthRes(a.Now(), a.opened, res)
 }

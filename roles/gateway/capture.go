@@ -2,33 +2,94 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"slices"
 	"time"
 
-	"github.com/setkit/setkit/roles/finnet"
 	"github.com/setkit/setkit/roles/set"
-	"github.com/setkit/setkit/roles/sqldb"
 )
 
-// captureTriesMax bounds how often a capture is judged anew because its authorizations changed.
-const captureTriesMax = 4
-
-var errChanged = errors.New("authorizations changed while their capture was being answered")
-
-// judgement is what becomes of one item of a CapReq.
+// judgement is what becomes of one item of a request about captures. Only on success there is an entry.
 type judgement struct {
-	code   set.CapCode
-	rrn    string // of the authorization, on success
-	xid    set.XID
-	amount int64 // minor units
+	code   int // CapCode or CapRevOrCredCode
+	rrn    string
+	amount set.CurrencyAmount
+	batch  int64
+	item   bool // the entry is an item of its batch, and needs a number there
+	undoes int64
+
+	entry *entry
 }
 
-// capture answers a CapReq (SET §7.7). The answer is signed by the HSM, which must not be waited for
-// inside a transaction: so the items are judged, answered, and judged again where they are kept.
-func (g *Gateway) capture(ctx context.Context, now time.Time, w *set.MessageWrapper, request []byte) ([]byte, error) {
+// sameJudgements tells whether the same items were judged to the same effect.
+func sameJudgements(a, b []judgement) bool {
+	return slices.EqualFunc(a, b, func(x, y judgement) bool {
+		x.entry, y.entry = nil, nil
+		return x == y
+	})
+}
+
+// booked makes the judgement of an entry.
+func booked(e *entry, amount set.CurrencyAmount, item bool) judgement {
+	return judgement{rrn: e.trace.RRN, amount: amount, batch: e.place.batch, item: item, undoes: e.undoes, entry: e}
+}
+
+// judgedTwice makes the answer to a request about captures: judge is run to give the items their numbers, and
+// again in the transaction that keeps what it has added to the ledger.
+func (g *Gateway) judgedTwice(ctx context.Context, judge func(context.Context, *ledger) ([]judgement, error), respond func([]judgement) ([]byte, error)) (answer, error) {
+	var first []judgement
+	err := g.DB.Tx(ctx, func(tx *sql.Tx) (err error) {
+		l := g.ledger(tx)
+		if first, err = judge(ctx, l); err != nil {
+			return err
+		}
+		return l.takePlaces(ctx, first)
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	response, err := respond(first)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{response, func(ctx context.Context, tx *sql.Tx) error {
+		l := g.ledger(tx)
+		again, err := judge(ctx, l)
+		if err != nil {
+			return err
+		}
+		if !sameJudgements(first, again) {
+			return errChanged
+		}
+		for i, j := range again {
+			if j.item {
+				j.entry.place.number = first[i].entry.place.number
+			}
+		}
+		return l.saveAll(ctx)
+	}}, nil
+}
+
+// takePlaces numbers the new items of batches.
+func (l *ledger) takePlaces(ctx context.Context, judged []judgement) error {
+	for _, j := range judged {
+		if !j.item {
+			continue
+		}
+		r, err := l.findRRN(ctx, j.rrn)
+		if err != nil {
+			return err
+		}
+		if j.entry.place, err = takePlace(ctx, l.tx, r, j.batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// capture answers a CapReq (SET §7.7).
+func (g *Gateway) capture(ctx context.Context, now time.Time, w *set.MessageWrapper, octets []byte) ([]byte, error) {
 	o, err := g.Endpoint.OpenCapReq(now, w)
 	if err != nil {
 		return nil, err
@@ -37,120 +98,128 @@ func (g *Gateway) capture(ctx context.Context, now time.Time, w *set.MessageWrap
 	if err := g.serves(o.Merchant); err != nil {
 		return nil, err
 	}
-	key := sqldb.AnswerKey{Peer: o.Merchant.Merchant.MerchantID, Message: "CapReq", RRPID: o.Data.CapRRTags.RRPID}
-	digest := sha256.Sum256(request)
-	for range captureTriesMax {
-		response, found, err := g.DB.Answer(ctx, key, digest)
-		if err != nil || found {
-			return response, err
-		}
-		response, err = g.captureOnce(ctx, o, key, digest)
-		if !errors.Is(err, errChanged) && !errors.Is(err, sqldb.ErrAnswered) {
-			return response, err
-		}
-	}
-	return nil, errChanged
-}
-
-func (g *Gateway) captureOnce(ctx context.Context, o *set.OpenedCapReq, key sqldb.AnswerKey, digest [sha256.Size]byte) ([]byte, error) {
 	var judged []judgement
-	err := g.DB.View(ctx, func(tx *sql.Tx) (err error) {
-		judged, err = judge(ctx, tx, o)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	response, err := g.Endpoint.CapRes(g.Now(), o, payloads(o, judged))
-	if err != nil {
-		return nil, err
-	}
-	err = g.DB.Tx(ctx, func(tx *sql.Tx) error {
-		now, err := judge(ctx, tx, o)
-		if err != nil {
-			return err
-		}
-		if !slices.Equal(now, judged) {
-			return errChanged
-		}
-		for _, j := range judged {
-			if err := g.book(ctx, tx, j); err != nil {
-				return err
-			}
-		}
-		return g.DB.SaveAnswer(ctx, tx, key, digest, response, g.expiry())
+	request := newRequest(w, o.Merchant, octets)
+	response, err := g.answered(ctx, request, func(ctx context.Context) (answer, error) {
+		return g.judgedTwice(ctx, func(ctx context.Context, l *ledger) ([]judgement, error) { return l.judgeCaptures(ctx, o) },
+			func(first []judgement) ([]byte, error) {
+				judged = first
+				return g.Endpoint.CapRes(g.Now(), o, capturePayloads(first))
+			})
 	})
 	if err != nil {
 		return nil, err
 	}
 	for i, j := range judged {
-		g.Log.Info("capture decided", "xid", o.Items[i].Item.TransIDs.XID.String(), "merchant", key.Peer, "rrn", j.rrn, "code", j.code.String())
+		g.Log.Info("capture decided", "xid", o.Items[i].Item.TransIDs.XID.String(), "merchant", request.key.Peer, "rrn", j.rrn, "code", set.CapCode(j.code).String())
 	}
 	return response, nil
 }
 
-// book keeps a successful capture and leaves its clearing to a job.
-func (g *Gateway) book(ctx context.Context, tx *sql.Tx, j judgement) error {
-	if j.code != set.CapSuccess {
-		return nil
-	}
-	clearing := finnet.Trace{Acquirer: g.Acquirer, RRN: j.rrn}.Next(g.Now())
-	if err := capture(ctx, tx, clearing, j.amount); err != nil {
-		return err
-	}
-	return g.DB.Enqueue(ctx, tx, jobClear, j.xid.String(), []byte(j.rrn), time.Time{})
-}
-
-// judge holds every item against its authorization.
-func judge(ctx context.Context, tx *sql.Tx, o *set.OpenedCapReq) ([]judgement, error) {
+// judgeCaptures holds every item against its authorization.
+func (l *ledger) judgeCaptures(ctx context.Context, o *set.OpenedCapReq) ([]judgement, error) {
 	var out []judgement
 	for _, item := range o.Items {
-		j := judgement{code: item.Code}
-		if item.Code == set.CapSuccess {
-			r, err := find(ctx, tx, set.MerchantID(o.Merchant.Merchant.MerchantID), item.Item.AuthRRPID)
-			if err != nil && !errors.Is(err, errNoRecord) {
-				return nil, err
-			}
-			j = judgeItem(item, r)
-			if j.code == set.CapSuccess && slices.ContainsFunc(out, func(other judgement) bool { return other.rrn == j.rrn }) {
-				j = judgement{code: set.CapDuplicateRequest}
-			}
+		j, err := l.judgeCapture(ctx, set.MerchantID(o.Merchant.Merchant.MerchantID), item)
+		if err != nil {
+			return nil, err
+		}
+		if j.entry == nil {
+			j.amount = set.CurrencyAmount{Currency: item.Item.CapPayload.CapReqAmt.Currency}
 		}
 		out = append(out, j)
 	}
 	return out, nil
 }
 
-// judgeItem decides about an item whose token is good. r is the merchant's own authorization that the
-// item names, or nil. The token names it too, for a merchant could have given a request of its own the
-// RRPID of another merchant's.
-func judgeItem(item set.OpenedCapItem, r *record) judgement {
-	if r == nil || r.xid != item.Item.TransIDs.XID || r.trace.RRN != string(item.Token.TokenOpaque) {
-		return judgement{code: set.CapInvalidCapToken}
+func (l *ledger) judgeCapture(ctx context.Context, merchant set.MerchantID, item set.OpenedCapItem) (judgement, error) {
+	refuse := func(code set.CapCode) (judgement, error) { return judgement{code: int(code)}, nil }
+	if item.Code != set.CapSuccess {
+		return refuse(item.Code)
 	}
-	switch r.state {
-	case approved:
-	case captured, cleared, clearingRefused:
-		return judgement{code: set.CapDuplicateRequest}
-	default:
-		return judgement{code: set.CapInvalidAuthData}
+	r, err := l.named(ctx, merchant, item.Item.AuthRRPID, item.Item.TransIDs.XID, item.Token)
+	if errors.Is(err, errNoRecord) {
+		return refuse(set.CapInvalidCapToken)
+	}
+	if err != nil {
+		return judgement{}, err
 	}
 	asked := item.Item.CapPayload.CapReqAmt
-	amount, err := finnet.MinorUnits(asked)
-	if err != nil || asked.Currency != r.currency || amount == 0 || amount > r.amount {
-		return judgement{code: set.CapInvalidAuthData}
+	amount, ok := r.minor(asked)
+	if !ok {
+		return refuse(set.CapInvalidAuthData)
 	}
-	return judgement{code: set.CapSuccess, rrn: r.trace.RRN, xid: r.xid, amount: amount}
+	before := *r
+	if refusal, err := stepped(r, set.StepCapture, amount); err != nil || refusal != nil {
+		return judgement{code: int(refusal.CapCode())}, err
+	}
+	e, code, err := l.addCapture(ctx, r, amount, item.Item.CapPayload.SaleDetail)
+	if err != nil || code != set.CapSuccess {
+		*r = before
+		return judgement{code: int(code)}, err
+	}
+	return booked(e, asked, true), nil
 }
 
-func payloads(o *set.OpenedCapReq, judged []judgement) []set.CapResPayload {
+// stepped takes an authorization one step on, or tells why not.
+func stepped(r *record, step set.Step, amount int64) (*set.StepError, error) {
+	err := r.step(step, amount)
+	var refusal *set.StepError
+	if errors.As(err, &refusal) {
+		return refusal, nil
+	}
+	return nil, err
+}
+
+// named finds the merchant's own authorization that an item names, or errNoRecord. The token names it too, for
+// a merchant could have given a request of its own the RRPID of another merchant's.
+func (l *ledger) named(ctx context.Context, merchant set.MerchantID, rrpid set.RRPID, xid set.XID, token set.CapTokenData) (*record, error) {
+	r, err := l.find(ctx, merchant, rrpid)
+	if err == nil && (r.xid != xid || r.trace.RRN != string(token.TokenOpaque)) {
+		return nil, errNoRecord
+	}
+	return r, err
+}
+
+// addCapture adds the entry of a capture that the authorization allows, if there is a batch for it.
+func (l *ledger) addCapture(ctx context.Context, r *record, amount int64, detail *set.SaleDetail) (*entry, set.CapCode, error) {
+	var name *set.Natural
+	if detail != nil {
+		name = detail.BatchID
+	}
+	id, problem, err := l.batchFor(ctx, l.tx, r, name)
+	switch {
+	case err != nil:
+		return nil, set.CapUnspecifiedFailure, err
+	case problem == batchUnknown:
+		return nil, set.CapBatchUnknown, nil
+	case problem == batchIsClosed:
+		return nil, set.CapBatchClosed, nil
+	}
+	e := l.add(r, entry{kind: entryCapture, amount: amount, place: place{batch: id}})
+	r.capture = e.number
+	return e, set.CapSuccess, nil
+}
+
+func capturePayloads(judged []judgement) []set.CapResPayload {
 	var out []set.CapResPayload
-	for i, j := range judged {
-		p := set.CapResPayload{CapCode: j.code, CapAmt: o.Items[i].Item.CapPayload.CapReqAmt}
-		if j.code != set.CapSuccess {
-			p.CapAmt = set.CurrencyAmount{Currency: p.CapAmt.Currency}
-		}
+	for _, j := range judged {
+		p := set.CapResPayload{CapCode: set.CapCode(j.code), CapAmt: j.amount}
+		p.BatchID, p.BatchSequenceNum = j.entry.whereabouts()
 		out = append(out, p)
 	}
 	return out
+}
+
+// whereabouts tell the merchant where the item stands; nil for what stands nowhere.
+func (e *entry) whereabouts() (id *set.Natural, n *set.Positive) {
+	if e == nil || e.place.batch < 0 {
+		return nil, nil
+	}
+	batch := set.Natural(e.place.batch)
+	if e.place.number > 0 {
+		number := set.Positive(e.place.number)
+		n = &number
+	}
+	return &batch, n
 }

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,11 +35,14 @@ const AnswerTimeout = claimTimeout
 
 // Issuer is the way to the issuer, as finnet.Client is. Its errors match finnet.ErrNoReply when the
 // outcome is unknown and finnet.ErrUnavailable when nothing was sent; any other error says what is
-// wrong with the request, which was not sent either. Reverse and Clear may be repeated.
+// wrong with the request, which was not sent either. All but Authorize may be repeated.
 type Issuer interface {
 	Authorize(ctx context.Context, a *finnet.Authorization) (finnet.Answer, error)
 	Reverse(ctx context.Context, r *finnet.Reversal) (finnet.ResponseCode, error)
 	Clear(ctx context.Context, c *finnet.Clearing) (finnet.ResponseCode, error)
+	Refund(ctx context.Context, r *finnet.Refund) (finnet.ResponseCode, error)
+	Withdraw(ctx context.Context, w *finnet.Withdrawal) (finnet.ResponseCode, error)
+	Reconcile(ctx context.Context, r *finnet.Reconciliation) (finnet.Balance, error)
 	Echo(ctx context.Context) error
 }
 
@@ -100,6 +105,18 @@ func (g *Gateway) Handler() http.Handler {
 	return mux
 }
 
+// requests are what a gateway answers.
+var requests = map[set.MessageType]func(g *Gateway, ctx context.Context, now time.Time, w *set.MessageWrapper, octets []byte) ([]byte, error){
+	set.AuthReqType:       (*Gateway).authorize,
+	set.AuthRevReqType:    (*Gateway).reverse,
+	set.CapReqType:        (*Gateway).capture,
+	set.CapRevReqType:     (*Gateway).adjust,
+	set.CredReqType:       (*Gateway).adjust,
+	set.CredRevReqType:    (*Gateway).adjust,
+	set.PCertReqType:      (*Gateway).certificates,
+	set.BatchAdminReqType: (*Gateway).administer,
+}
+
 // serve answers one message. Its error is a *set.ProtocolError, with the Error message for the peer, or
 // says why there can be no answer now.
 func (g *Gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
@@ -111,16 +128,12 @@ func (g *Gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
 	}
 	now := g.Now()
 	var response []byte
-	w, err := g.Endpoint.Receive(now, request, set.AuthReqType, set.CapReqType)
+	w, err := g.Endpoint.Receive(now, request, slices.Collect(maps.Keys(requests))...)
 	if err == nil {
 		// What is begun is finished, also when the merchant goes away.
 		work, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTimeout)
 		defer cancel()
-		if w.Message.Type() == set.AuthReqType {
-			response, err = g.authorize(work, now, w, request)
-		} else {
-			response, err = g.capture(work, now, w, request)
-		}
+		response, err = requests[w.Message.Type()](g, work, now, w, request)
 	}
 	if errors.Is(err, sqldb.ErrConflict) {
 		err = &set.ProtocolError{Code: set.UnspecifiedFailure, Err: err}

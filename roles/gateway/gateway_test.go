@@ -30,7 +30,7 @@ func TestPurchase(t *testing.T) {
 	each(t, func(t *testing.T, l *lab) {
 		o := l.order(t, l.merchant)
 		request, response := o.authorize(t, set.AuthApproved)
-		l.wantState(t, "approved approved")
+		l.wantState(t, "authorized approved")
 		l.wantCounts(t, 1, 1, 0, 0)
 
 		// A true replay gets the stored answer; other bytes of the same RRPID get an Error.
@@ -73,7 +73,7 @@ func TestPurchase(t *testing.T) {
 		}
 		o.wantCapture(t, o.capture(price), set.CapDuplicateRequest)
 		eventually(t, "the clearing", func() bool { _, _, _, cleared := l.host.count(); return cleared == 1 })
-		eventually(t, "cleared", func() bool { return strings.Contains(strings.Join(l.states(t), ","), "cleared") })
+		eventually(t, "cleared", func() bool { return strings.Contains(strings.Join(l.states(t), ","), "acknowledged") })
 		l.host.mu.Lock()
 		for _, amount := range l.host.cleared {
 			if !amount.Equal(usd(4000)) {
@@ -180,7 +180,7 @@ func TestNoReply(t *testing.T) {
 		l.host.mu.Unlock()
 		o := l.order(t, l.merchant)
 		request, response := o.authorize(t, set.AuthNoReply)
-		l.wantState(t, "reversed noReply")
+		l.wantState(t, "declined noReply acknowledged")
 		l.wantCounts(t, 1, 0, 1, 0)
 		if _, again := l.post(t, request); !bytes.Equal(again, response) {
 			t.Error("the answer to a replay differs")
@@ -318,7 +318,7 @@ func TestDuplicatesAtOnce(t *testing.T) {
 				t.Errorf("copy %d of a capture: status %d, or another answer", i, statuses[i])
 			}
 		}
-		l.wantState(t, "cleared approved")
+		l.wantState(t, "captured approved acknowledged")
 		l.wantCounts(t, 1, 1, 0, 1)
 	})
 }
@@ -406,7 +406,7 @@ func TestCrashBetweenClaimAndDecision(t *testing.T) {
 		// The merchant sends the same again: it waits until the claim is closed.
 		status, response := l.post(t, request)
 		o.wantAuth(t, status, response, set.AuthNoReply)
-		l.wantState(t, "reversed noReply")
+		l.wantState(t, "declined noReply acknowledged")
 		l.wantCounts(t, 1, 0, 1, 0)
 		if _, again := l.post(t, request); !bytes.Equal(again, response) {
 			t.Error("the answer to a replay differs")
@@ -430,7 +430,7 @@ func TestHSMAway(t *testing.T) {
 		if status, body := l.get(t, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"hsm":"not available"`) {
 			t.Errorf("/readyz: %d %s", status, body)
 		}
-		l.wantState(t, "approved approved")
+		l.wantState(t, "authorized approved")
 		if status, _ := l.post(t, []byte("garbage")); status != http.StatusServiceUnavailable {
 			t.Errorf("an Error message without signature: status %d", status)
 		}
@@ -438,7 +438,7 @@ func TestHSMAway(t *testing.T) {
 		status, response := l.post(t, request)
 		o.wantAuth(t, status, response, set.AuthApproved)
 		o.wantCapture(t, o.capture(price), set.CapSuccess)
-		l.wantState(t, "cleared approved")
+		l.wantState(t, "captured approved acknowledged")
 		l.wantCounts(t, 1, 1, 0, 1)
 
 		o = l.order(t, l.merchant)
@@ -501,11 +501,11 @@ func TestTransactions(t *testing.T) {
 	o := l.order(t, l.merchant)
 	o.authorize(t, set.AuthApproved)
 	o.wantCapture(t, o.capture(usd(4000)), set.CapSuccess)
-	l.wantState(t, "cleared approved")
+	l.wantState(t, "captured approved acknowledged")
 	got := must[[]gateway.Transaction](t)(gateway.Transactions(t.Context(), l.db, l.sealer, 10))
 	want := []gateway.Transaction{{
-		XID: o.sale.TransIDs.XID, Merchant: "M-0001", Card: "**** 1111", State: "cleared", Code: "approved", Approval: "A12345",
-		Amount: "42.50 USD", Captured: "40.00 USD",
+		XID: o.sale.TransIDs.XID, Merchant: "M-0001", Card: "**** 1111", State: "captured", Issuer: "acknowledged", Code: "approved", Approval: "A12345",
+		Amount: "42.50 USD", Authorized: "42.50 USD", Captured: "40.00 USD",
 	}}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(gateway.Transaction{}, "RRN", "Time")); diff != "" {
 		t.Error(diff)

@@ -3,6 +3,9 @@ package gateway
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,9 +14,11 @@ import (
 	"github.com/setkit/setkit/roles/sqldb"
 )
 
-// Kinds of jobs. The payload is the retrieval reference number of the authorization.
+// Kinds of jobs. The payload is the retrieval reference number of an authorization, of which the first entry
+// without an answer is sent. There is one job for an authorization with such entries.
 const (
-	jobReverse = "reverse"
+	jobDeliver = "deliver"
+	jobReverse = "reverse" // as before there were entries
 	jobClear   = "clear"
 )
 
@@ -23,7 +28,7 @@ const (
 	expireInterval   = 10 * time.Minute
 )
 
-// Run does what requests leave behind, until ctx ends: reversals, clearings, and the end of claims that a
+// Run does what requests leave behind, until ctx ends: what the issuer is to be told, and the end of claims that a
 // crash left. It then waits for what is under way.
 func (g *Gateway) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -32,7 +37,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { g.repeat(ctx, overdueInterval, "claims that ran out cannot be closed", g.closeOverdue) })
 	wg.Go(func() { g.repeat(ctx, expireInterval, "old answers cannot be removed", g.expireAnswers) })
-	err := g.DB.RunJobs(ctx, g.Log, map[string]sqldb.Handler{jobReverse: g.reverse, jobClear: g.clear})
+	err := g.courier().run(ctx)
 	cancel()
 	return err
 }
@@ -66,16 +71,21 @@ func (g *Gateway) closeOverdue(ctx context.Context) error {
 		if closed, err = overdue(ctx, tx, g.Now().Add(-claimTimeout)); err != nil {
 			return err
 		}
+		l := g.ledger(tx)
 		for _, r := range closed {
-			r.state, r.code = reversing, set.AuthNoReply
-			if err := settle(ctx, tx, r); err != nil {
-				return err
+			r.code = set.AuthNoReply
+			err := l.take(ctx, r)
+			if err == nil {
+				err = l.decline(r, true)
 			}
-			if err := g.DB.Enqueue(ctx, tx, jobReverse, r.xid.String(), []byte(r.trace.RRN), time.Time{}); err != nil {
+			if err == nil {
+				err = settle(ctx, tx, r)
+			}
+			if err != nil {
 				return err
 			}
 		}
-		return nil
+		return l.save(ctx)
 	})
 	if err != nil {
 		return err
@@ -86,62 +96,102 @@ func (g *Gateway) closeOverdue(ctx context.Context) error {
 	return nil
 }
 
-// ofJob gives the authorization that a job is about.
-func (g *Gateway) ofJob(ctx context.Context, job sqldb.Job) (r *record, err error) {
-	err = g.DB.View(ctx, func(tx *sql.Tx) error {
-		r, err = findRRN(ctx, tx, string(job.Payload))
+// A courier brings entries to the issuer.
+type courier struct {
+	db     *sqldb.DB
+	issuer Issuer
+	log    *slog.Logger
+}
+
+func (g *Gateway) courier() courier { return courier{g.DB, g.Issuer, g.Log} }
+
+// run delivers until ctx ends. Several processes may do so at the same time.
+func (c courier) run(ctx context.Context) error {
+	return c.db.RunJobs(ctx, c.log, map[string]sqldb.Handler{jobDeliver: c.deliver, jobReverse: c.deliver, jobClear: c.deliver})
+}
+
+// deliver sends the first entry of an authorization that has no answer yet: a capture is not undone before
+// the issuer has it.
+func (c courier) deliver(ctx context.Context, job sqldb.Job) (func(*sql.Tx) error, error) {
+	var r *record
+	var entries []*entry
+	err := c.db.View(ctx, func(tx *sql.Tx) (err error) {
+		if r, err = findRRN(ctx, tx, string(job.Payload)); err == nil {
+			entries, err = entriesOf(ctx, tx, r.trace.RRN)
+		}
 		return err
 	})
-	return r, err
-}
-
-// settlementFirst is the settlement that everything belongs to.
-const settlementFirst finnet.Settlement = 1
-
-// reverse takes back what an issuer that gave no answer may have authorized.
-func (g *Gateway) reverse(ctx context.Context, job sqldb.Job) (func(*sql.Tx) error, error) {
-	r, err := g.ofJob(ctx, job)
 	if err != nil {
 		return nil, err
 	}
-	code, err := g.Issuer.Reverse(ctx, &finnet.Reversal{Trace: r.trace.Next(g.Now()), Original: r.trace, Amount: r.money(r.amount)})
-	if err != nil {
-		return nil, err
+	e := firstPending(entries)
+	if e == nil {
+		return nil, nil
 	}
-	to := reversed
-	if code != finnet.Approved && code != finnet.UnknownOriginal {
-		to = reversalRefused
+	var of *entry
+	if i := slices.IndexFunc(entries, func(other *entry) bool { return other.number == e.undoes }); i >= 0 {
+		of = entries[i]
 	}
-	return g.recorded(ctx, r, code, reversing, to), nil
-}
-
-// clear books a capture at the issuer.
-func (g *Gateway) clear(ctx context.Context, job sqldb.Job) (func(*sql.Tx) error, error) {
-	r, err := g.ofJob(ctx, job)
-	if err != nil {
-		return nil, err
+	state, code := entryVoid, finnet.ResponseCode("")
+	if of == nil || of.state == entryAcknowledged {
+		if code, err = c.tell(ctx, r, e, of); err != nil {
+			return nil, err
+		}
+		state = answered(e, code)
 	}
-	code, err := g.Issuer.Clear(ctx, &finnet.Clearing{
-		Trace: r.clearing, Original: r.trace, Amount: r.money(r.captured), ApprovalCode: r.approval, XID: r.xid,
-		Merchant: finnet.Merchant{ID: r.merchant, Terminal: r.terminal}, Settlement: settlementFirst,
-	})
-	if err != nil {
-		return nil, err
-	}
-	to := cleared
-	if code != finnet.Approved {
-		to = clearingRefused
-	}
-	return g.recorded(ctx, r, code, captured, to), nil
-}
-
-// recorded tells the log of an issuer's acknowledgement and gives what keeps it.
-func (g *Gateway) recorded(ctx context.Context, r *record, code finnet.ResponseCode, from, to state) func(*sql.Tx) error {
-	log := g.Log.With("xid", r.xid.String(), "merchant", string(r.merchant), "rrn", r.trace.RRN, "issuer code", string(code))
-	if to == reversed || to == cleared {
-		log.Info("issuer acknowledges", "state", string(to))
+	log := c.log.With("xid", r.xid.String(), "merchant", string(r.merchant), "rrn", r.trace.RRN, "what", string(e.kind), "issuer code", string(code))
+	if state == entryRefused {
+		log.Error("issuer refuses: settle this with the issuer by hand")
 	} else {
-		log.Error("issuer refuses: settle this with the issuer by hand", "state", string(to))
+		log.Info("issuer acknowledges", "state", string(state))
 	}
-	return func(tx *sql.Tx) error { return advance(context.WithoutCancel(ctx), tx, r.trace.RRN, from, to) }
+	keep := context.WithoutCancel(ctx)
+	return func(tx *sql.Tx) error { return c.record(keep, tx, r, e, state, code) }, nil
+}
+
+// answered is what an answer of the issuer means.
+func answered(e *entry, code finnet.ResponseCode) entryState {
+	nothingHeld := e.kind == entryReversal && e.remains == 0 && code == finnet.UnknownOriginal
+	if code == finnet.Approved || nothingHeld {
+		return entryAcknowledged
+	}
+	return entryRefused
+}
+
+// tell sends an entry; of is what it takes back.
+func (c courier) tell(ctx context.Context, r *record, e, of *entry) (finnet.ResponseCode, error) {
+	advice := finnet.Clearing{
+		Trace: e.trace, Original: r.trace, Amount: r.money(e.amount), ApprovalCode: r.approval, XID: r.xid,
+		Merchant: finnet.Merchant{ID: r.merchant, Terminal: r.terminal}, Settlement: e.settlement,
+	}
+	switch e.kind {
+	case entryReversal:
+		return c.issuer.Reverse(ctx, &finnet.Reversal{Trace: e.trace, Original: r.trace, Amount: r.money(r.amount), Remains: r.money(e.remains)})
+	case entryCapture:
+		return c.issuer.Clear(ctx, &advice)
+	case entryCredit:
+		return c.issuer.Refund(ctx, (*finnet.Refund)(&advice))
+	}
+	return c.issuer.Withdraw(ctx, &finnet.Withdrawal{
+		Trace: e.trace, Original: of.trace, Refund: e.kind == entryUncredit, Amount: advice.Amount, Settlement: e.settlement,
+	})
+}
+
+// record keeps the issuer's answer, and leaves what else is pending to another job.
+func (c courier) record(ctx context.Context, tx *sql.Tx, r *record, e *entry, state entryState, code finnet.ResponseCode) error {
+	_, err := tx.ExecContext(ctx, `UPDATE entry SET state = $1, code = $2 WHERE rrn = $3 AND number = $4 AND state = 'pending'`,
+		string(state), string(code), r.trace.RRN, e.number)
+	if err != nil {
+		return fmt.Errorf("keep that entry %d of authorization %s is %s: %w", e.number, r.trace.RRN, state, err)
+	}
+	if e.kind == entryReversal && e.remains == 0 && state == entryAcknowledged {
+		if _, err := tx.ExecContext(ctx, `UPDATE auth SET spent = 0 WHERE rrn = $1`, r.trace.RRN); err != nil {
+			return fmt.Errorf("free the payment instructions of authorization %s: %w", r.trace.RRN, err)
+		}
+	}
+	entries, err := entriesOf(ctx, tx, r.trace.RRN)
+	if err != nil || firstPending(entries) == nil {
+		return err
+	}
+	return c.db.Enqueue(ctx, tx, jobDeliver, r.xid.String(), []byte(r.trace.RRN), time.Time{})
 }

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -399,11 +400,12 @@ func (o *order) wantCapture(t *testing.T, c *set.CaptureRequest, want set.CapCod
 	return request, response
 }
 
-// states lists the states and codes of all authorizations, the newest first.
+// states lists the states and codes of all authorizations, and what the issuer has answered since; the newest
+// first.
 func (l *lab) states(t *testing.T) (out []string) {
 	t.Helper()
 	for _, tr := range must[[]gateway.Transaction](t)(gateway.Transactions(t.Context(), l.db, l.sealer, 100)) {
-		out = append(out, fmt.Sprint(tr.State, " ", tr.Code))
+		out = append(out, strings.TrimSpace(fmt.Sprint(tr.State, " ", tr.Code, " ", tr.Issuer)))
 	}
 	return out
 }

@@ -28,31 +28,14 @@ func OpenDB(ctx context.Context, url string) (*sqldb.DB, error) {
 	return sqldb.Open(ctx, url, files)
 }
 
-// state is how far an authorization has come:
-//
-//	pending ─┬─ declined
-//	         ├─ reversing ─┬─ reversed
-//	         │             └─ reversal refused
-//	         └─ approved ─── captured ─┬─ cleared
-//	                                   └─ clearing refused
-//
-// Reversing and captured have a job that takes them on. What an issuer refuses to reverse or to clear
-// needs a person.
-type state string
+// pending is the state of an authorization about which the issuer is being asked. Afterwards it has a state of
+// SET, which set.Position changes.
+const pending set.State = "pending"
 
-const (
-	pending         state = "pending"
-	declined        state = "declined" // by the issuer or here; the issuer holds nothing
-	approved        state = "approved"
-	reversing       state = "reversing"
-	reversed        state = "reversed"
-	reversalRefused state = "reversal refused"
-	captured        state = "captured"
-	cleared         state = "cleared"
-	clearingRefused state = "clearing refused"
-)
+// notSale is the sale of an authorization that was not to be captured at once.
+const notSale set.CapCode = -1
 
-// record is one authorization.
+// record is one authorization. Its amounts are in minor units.
 type record struct {
 	merchant set.MerchantID
 	rrpid    set.RRPID
@@ -60,20 +43,28 @@ type record struct {
 	xid      set.XID
 	piDigest []byte
 	account  []byte // sealed
-	state    state
+	bin      string // of the account
+	transIDs []byte // DER
 	code     set.AuthCode
 	approval string
-	currency set.Currency
-	amount   int64 // in minor units, as captured
-	captured int64
 	terminal string
 	trace    finnet.Trace
-	clearing finnet.Trace // its STAN and time of transmission are empty before the capture
 	created  time.Time
+	currency set.Currency
+	amount   int64 // as it was asked for
+
+	state      set.State
+	authorized int64 // what of it stands
+	captured   int64
+	credited   int64
+	capture    int64       // number of the entry of the capture that stands; 0: none
+	settled    bool        // the batch of the capture is closed
+	spent      bool        // its payment instructions are used up
+	sale       set.CapCode // of a capture at once, or notSale
 }
 
 func (r *record) key() sqldb.AnswerKey {
-	return sqldb.AnswerKey{Peer: string(r.merchant), Message: "AuthReq", RRPID: r.rrpid}
+	return sqldb.AnswerKey{Peer: string(r.merchant), Message: set.AuthReqType.String(), RRPID: r.rrpid}
 }
 
 // money gives minor units as SET has them.
@@ -84,15 +75,62 @@ func (r *record) money(n int64) set.CurrencyAmount {
 	return finnet.FromMinorUnits(n, r.currency)
 }
 
+// minor undoes money for an amount that a merchant names; ok tells that it is of the right currency and has
+// such a form.
+func (r *record) minor(a set.CurrencyAmount) (n int64, ok bool) {
+	if a.Currency != r.currency {
+		return 0, false
+	}
+	if a.Amount == 0 {
+		return 0, true
+	}
+	n, err := finnet.MinorUnits(a)
+	return n, err == nil
+}
+
+// position is where the authorization stands.
+func (r *record) position() set.Position {
+	state := r.state
+	if state == pending {
+		state = set.StateUnasked
+	}
+	return set.Position{
+		State: state, Authorized: r.money(r.authorized), Captured: r.money(r.captured), Credited: r.money(r.credited), Settled: r.settled,
+	}
+}
+
+// step moves the authorization on, by set's table. Its error is a *set.StepError.
+func (r *record) step(step set.Step, amount int64) error {
+	p, err := r.position().After(step, r.money(amount))
+	if err != nil {
+		return err
+	}
+	r.state = p.State
+	var fit [3]bool
+	r.authorized, fit[0] = r.minor(p.Authorized)
+	r.captured, fit[1] = r.minor(p.Captured)
+	r.credited, fit[2] = r.minor(p.Credited)
+	if fit != [3]bool{true, true, true} {
+		return fmt.Errorf("authorization %s: an amount has no minor units", r.trace.RRN)
+	}
+	return nil
+}
+
 var (
 	errInFlight = errors.New("the same request is being worked on")
 	errDecided  = errors.New("the same request was decided before")
-	errPIUsed   = errors.New("the payment instructions were used before")
 	errNoRecord = errors.New("no such authorization")
 )
 
-const columns = `merchant, rrpid, request_digest, xid, pi_digest, account, state, code, approval, currency, amount,
-	captured, terminal, acquirer, stan, rrn, transmission, clear_stan, clear_transmission, created_ms`
+const columns = `merchant, rrpid, request_digest, xid, pi_digest, account, bin, trans_ids, code, approval, terminal,
+	acquirer, stan, rrn, transmission, created_ms, currency, amount,
+	state, authorized, captured, credited, capture, spent, sale`
+
+// settledColumn tells whether the batch of the standing capture is closed.
+const settledColumn = `(SELECT COUNT(*) FROM entry JOIN batch ON batch.merchant = entry.merchant AND batch.id = entry.batch
+	WHERE entry.rrn = auth.rrn AND entry.number = auth.capture AND batch.closed_ms > 0)`
+
+const selectAuth = `SELECT ` + columns + `, ` + settledColumn + ` FROM auth `
 
 // insert adds r. If the request is known it tells what has become of it: errInFlight, errDecided or,
 // when it had other octets, sqldb.ErrConflict.
@@ -110,10 +148,11 @@ func insert(ctx context.Context, tx *sql.Tx, r *record) error {
 		return errDecided
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO auth (`+columns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
-		string(r.merchant), r.rrpid[:], r.digest[:], r.xid[:], notNil(r.piDigest), notNil(r.account), string(r.state),
-		int64(r.code), r.approval, int64(r.currency), r.amount, r.captured, r.terminal, string(r.trace.Acquirer),
-		r.trace.STAN, r.trace.RRN, r.trace.Transmission, r.clearing.STAN, r.clearing.Transmission, r.created.UnixMilli())
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)`,
+		string(r.merchant), r.rrpid[:], r.digest[:], r.xid[:], notNil(r.piDigest), notNil(r.account), r.bin, notNil(r.transIDs),
+		int64(r.code), r.approval, r.terminal, string(r.trace.Acquirer), r.trace.STAN, r.trace.RRN, r.trace.Transmission,
+		r.created.UnixMilli(), int64(r.currency), r.amount,
+		string(r.state), r.authorized, r.captured, r.credited, r.capture, number(r.spent), int64(r.sale))
 	if err != nil {
 		return fmt.Errorf("keep an authorization request: %w", err)
 	}
@@ -123,47 +162,66 @@ func insert(ctx context.Context, tx *sql.Tx, r *record) error {
 // notNil keeps an empty value from becoming NULL.
 func notNil(b []byte) []byte { return append([]byte{}, b...) }
 
-// claim adds r as pending, if its payment instructions are free.
-func claim(ctx context.Context, tx *sql.Tx, r *record) error {
-	if err := insertable(ctx, tx, r); err != nil {
-		return err
+func number(b bool) int64 {
+	if b {
+		return 1
 	}
-	return insert(ctx, tx, r)
+	return 0
 }
 
-func insertable(ctx context.Context, tx *sql.Tx, r *record) error {
+// instructionsFree tells whether the payment instructions of r may be used: they are not spent by another
+// request.
+func instructionsFree(ctx context.Context, tx *sql.Tx, r *record) (bool, error) {
 	var merchant string
 	var rrpid []byte
-	err := tx.QueryRowContext(ctx, `SELECT merchant, rrpid FROM auth
-		WHERE xid = $1 AND pi_digest = $2 AND state NOT IN ('declined', 'reversed')`, r.xid[:], r.piDigest).Scan(&merchant, &rrpid)
+	err := tx.QueryRowContext(ctx, `SELECT merchant, rrpid FROM auth WHERE xid = $1 AND pi_digest = $2 AND spent = 1`,
+		r.xid[:], r.piDigest).Scan(&merchant, &rrpid)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return nil
+		return true, nil
 	case err != nil:
-		return fmt.Errorf("look for earlier use of payment instructions: %w", err)
-	case merchant == string(r.merchant) && bytes.Equal(rrpid, r.rrpid[:]):
-		return nil // by this request itself, which insert finds
+		return false, fmt.Errorf("look for earlier use of payment instructions: %w", err)
 	}
-	return errPIUsed
+	return merchant == string(r.merchant) && bytes.Equal(rrpid, r.rrpid[:]), nil // by this request itself, which insert finds
+}
+
+// standing sums up the other authorizations of a purchase that stand or are being asked for.
+type standing struct {
+	count, sum int64
+	last       time.Time
+	foreign    bool // there is one of another currency
+}
+
+func findStanding(ctx context.Context, tx *sql.Tx, r *record) (s standing, err error) {
+	var last, foreign int64
+	err = tx.QueryRowContext(ctx, `SELECT COUNT(*), COALESCE(SUM(authorized), 0), COALESCE(MAX(created_ms), 0),
+		COALESCE(SUM(CASE WHEN currency = $1 THEN 0 ELSE 1 END), 0) FROM auth
+		WHERE xid = $2 AND merchant = $3 AND authorized > 0 AND rrpid <> $4`,
+		int64(r.currency), r.xid[:], string(r.merchant), r.rrpid[:]).Scan(&s.count, &s.sum, &last, &foreign)
+	if err != nil {
+		return s, fmt.Errorf("look for other authorizations of the purchase: %w", err)
+	}
+	s.last, s.foreign = time.UnixMilli(last), foreign > 0
+	return s, nil
 }
 
 // find gives the authorization that a merchant's request asked for, or errNoRecord.
 func find(ctx context.Context, tx *sql.Tx, merchant set.MerchantID, rrpid set.RRPID) (*record, error) {
-	return scan(tx.QueryRowContext(ctx, `SELECT `+columns+` FROM auth WHERE merchant = $1 AND rrpid = $2`, string(merchant), rrpid[:]))
+	return scan(tx.QueryRowContext(ctx, selectAuth+`WHERE merchant = $1 AND rrpid = $2`, string(merchant), rrpid[:]))
 }
 
 // findRRN gives the authorization with a retrieval reference number, or errNoRecord.
 func findRRN(ctx context.Context, tx *sql.Tx, rrn string) (*record, error) {
-	return scan(tx.QueryRowContext(ctx, `SELECT `+columns+` FROM auth WHERE rrn = $1`, rrn))
+	return scan(tx.QueryRowContext(ctx, selectAuth+`WHERE rrn = $1`, rrn))
 }
 
 func scan(row interface{ Scan(...any) error }) (*record, error) {
 	var r record
 	var rrpid, digest, xid []byte
-	var code, currency, created int64
-	err := row.Scan((*string)(&r.merchant), &rrpid, &digest, &xid, &r.piDigest, &r.account, (*string)(&r.state), &code,
-		&r.approval, &currency, &r.amount, &r.captured, &r.terminal, (*string)(&r.trace.Acquirer), &r.trace.STAN,
-		&r.trace.RRN, &r.trace.Transmission, &r.clearing.STAN, &r.clearing.Transmission, &created)
+	var code, currency, created, sale, spent, settled int64
+	err := row.Scan((*string)(&r.merchant), &rrpid, &digest, &xid, &r.piDigest, &r.account, &r.bin, &r.transIDs, &code, &r.approval,
+		&r.terminal, (*string)(&r.trace.Acquirer), &r.trace.STAN, &r.trace.RRN, &r.trace.Transmission, &created, &currency, &r.amount,
+		(*string)(&r.state), &r.authorized, &r.captured, &r.credited, &r.capture, &spent, &sale, &settled)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errNoRecord
 	}
@@ -173,16 +231,17 @@ func scan(row interface{ Scan(...any) error }) (*record, error) {
 	copy(r.rrpid[:], rrpid)
 	copy(r.digest[:], digest)
 	copy(r.xid[:], xid)
-	r.clearing.Acquirer, r.clearing.RRN = r.trace.Acquirer, r.trace.RRN
 	r.code, r.currency, r.created = set.AuthCode(code), set.Currency(currency), time.UnixMilli(created)
+	r.sale, r.spent, r.settled = set.CapCode(sale), spent != 0, settled > 0
 	return &r, nil
 }
 
-// settle takes a pending authorization to r's state, code and approval; errDecided says that it is no
-// longer pending.
+// settle keeps the decision on a pending authorization; errDecided says that it is no longer pending.
 func settle(ctx context.Context, tx *sql.Tx, r *record) error {
-	res, err := tx.ExecContext(ctx, `UPDATE auth SET state = $1, code = $2, approval = $3 WHERE rrn = $4 AND state = $5`,
-		string(r.state), int64(r.code), r.approval, r.trace.RRN, string(pending))
+	res, err := tx.ExecContext(ctx, `UPDATE auth SET state = $1, code = $2, approval = $3, authorized = $4, captured = $5, capture = $6,
+		spent = $7, sale = $8 WHERE rrn = $9 AND state = $10`,
+		string(r.state), int64(r.code), r.approval, r.authorized, r.captured, r.capture, number(r.spent), int64(r.sale),
+		r.trace.RRN, string(pending))
 	if err != nil {
 		return fmt.Errorf("keep a decision: %w", err)
 	}
@@ -192,37 +251,25 @@ func settle(ctx context.Context, tx *sql.Tx, r *record) error {
 	return nil
 }
 
-// advance takes an authorization from one state to the next.
-func advance(ctx context.Context, tx *sql.Tx, rrn string, from, to state) error {
-	res, err := tx.ExecContext(ctx, `UPDATE auth SET state = $1 WHERE rrn = $2 AND state = $3`, string(to), rrn, string(from))
+// update keeps where r stands now.
+func (r *record) update(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `UPDATE auth SET state = $1, authorized = $2, captured = $3, credited = $4, capture = $5, spent = $6
+		WHERE rrn = $7`, string(r.state), r.authorized, r.captured, r.credited, r.capture, number(r.spent), r.trace.RRN)
 	if err != nil {
-		return fmt.Errorf("keep that authorization %s is %s: %w", rrn, to, err)
-	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(fmt.Errorf("authorization %s is not %s any more", rrn, from), err)
+		return fmt.Errorf("keep that authorization %s is %s: %w", r.trace.RRN, r.state, err)
 	}
 	return nil
 }
 
-// capture keeps how much of an approved authorization is captured, and what will name its clearing.
-func capture(ctx context.Context, tx *sql.Tx, clearing finnet.Trace, amount int64) error {
-	if err := advance(ctx, tx, clearing.RRN, approved, captured); err != nil {
-		return err
-	}
-	_, err := tx.ExecContext(ctx, `UPDATE auth SET captured = $1, clear_stan = $2, clear_transmission = $3 WHERE rrn = $4`,
-		amount, clearing.STAN, clearing.Transmission, clearing.RRN)
-	return err
-}
-
 // overdue lists the claims made before a time that nobody has decided.
 func overdue(ctx context.Context, tx *sql.Tx, before time.Time) ([]*record, error) {
-	return list(tx.QueryContext(ctx, `SELECT `+columns+` FROM auth WHERE state = 'pending' AND created_ms < $1
+	return list(tx.QueryContext(ctx, selectAuth+`WHERE state = 'pending' AND created_ms < $1
 		ORDER BY created_ms LIMIT $2`, before.UnixMilli(), overdueAtOnceMax))
 }
 
 // newest lists authorizations, the latest first.
 func newest(ctx context.Context, tx *sql.Tx, limit int) ([]*record, error) {
-	return list(tx.QueryContext(ctx, `SELECT `+columns+` FROM auth ORDER BY created_ms DESC, rrn LIMIT $1`, limit))
+	return list(tx.QueryContext(ctx, selectAuth+`ORDER BY created_ms DESC, rrn LIMIT $1`, limit))
 }
 
 func list(rows *sql.Rows, err error) ([]*record, error) {
