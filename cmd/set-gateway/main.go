@@ -1,9 +1,10 @@
 // Set-gateway is the payment gateway: it authorizes and captures the purchases of an acquirer's merchants
-// at the issuer.
+// at the issuer, and settles with it.
 package main
 
 import (
 	"fmt"
+	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -41,6 +42,27 @@ func newApp() *urfave.App {
 					&urfave.BoolFlag{Name: "json", Usage: "print JSON"},
 				},
 				Action: transactions,
+			},
+			{
+				Name: "settle", Usage: "close the settlement with the issuer, and report what merchants are paid",
+				Description: "Example: set-gateway settle --config gateway.yaml --out reports",
+				Flags: []urfave.Flag{
+					file,
+					&urfave.PathFlag{Name: "out", Value: ".", Usage: "write the report into `DIRECTORY`"},
+					&urfave.DurationFlag{Name: "wait", Value: 5 * time.Minute, Usage: "wait at most `TIME` for the issuer"},
+					&urfave.BoolFlag{Name: "json", Usage: "print JSON"},
+				},
+				Action: settle,
+			},
+			{
+				Name: "settlements", Usage: "list settlements, the latest first",
+				Description: "Example: set-gateway settlements --config gateway.yaml",
+				Flags: []urfave.Flag{
+					file,
+					&urfave.IntFlag{Name: "limit", Value: 100, Usage: "list at most `N`"},
+					&urfave.BoolFlag{Name: "json", Usage: "print JSON"},
+				},
+				Action: settlements,
 			},
 		},
 	}

@@ -217,7 +217,7 @@ func TestGateway(t *testing.T) {
 	}
 	// The issuer has it before the gateway has written down that it does.
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if _, stdout, _ := command(t.Context(), "transactions", "--config", file, "--json"); strings.Contains(stdout, `"cleared"`) {
+		if _, stdout, _ := command(t.Context(), "transactions", "--config", file, "--json"); strings.Contains(stdout, `"acknowledged"`) {
 			break
 		}
 	}
@@ -231,7 +231,7 @@ func TestGateway(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &list); code != 0 || err != nil || len(list) != 1 {
 		t.Fatalf("transactions: %d %v\n%s%s", code, err, stdout, stderr)
 	}
-	if got := list[0]; got.Card != "**** 1111" || got.State != "cleared" || got.Captured != "42.50 USD" {
+	if got := list[0]; got.Card != "**** 1111" || got.State != "captured" || got.Issuer != "acknowledged" || got.Captured != "42.50 USD" {
 		t.Errorf("transaction %+v", got)
 	}
 	if code, stdout, _ = command(t.Context(), "transactions", "--config", file); code != 0 || !strings.Contains(stdout, list[0].RRN) {
