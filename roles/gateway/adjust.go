@@ -60,18 +60,21 @@ var adjustmentSteps = map[set.Adjustment]set.Step{
 
 func (l *ledger) judgeAdjustment(ctx context.Context, o *set.OpenedAdjustment, item set.OpenedAdjusted) (judgement, error) {
 	refuse := func(code set.CapRevOrCredCode) (judgement, error) { return judgement{code: int(code)}, nil }
-	if item.Code != set.CapRevOrCredSuccess {
+	missing := item.Code == set.CapRevOrCredMissingCapToken
+	if item.Code != set.CapRevOrCredSuccess && !missing {
 		return refuse(item.Code)
 	}
-	r, err := l.named(ctx, set.MerchantID(o.Merchant.Merchant.MerchantID), item.Item.AuthRRPID, item.Item.TransIDs.XID, item.Token)
-	if errors.Is(err, errNoRecord) {
+	r, err := l.named(ctx, set.MerchantID(o.Merchant.Merchant.MerchantID), item.Item.AuthRRPID, item.Item.TransIDs.XID, item.Token, missing)
+	switch {
+	case errors.Is(err, errNoRecord) && missing:
+		return refuse(set.CapRevOrCredMissingCapToken)
+	case errors.Is(err, errNoRecord):
 		return refuse(set.CapRevOrCredInvalidCapToken)
-	}
-	if err != nil {
+	case err != nil:
 		return judgement{}, err
 	}
 	amount, ok := r.minor(item.Amount)
-	if !ok {
+	if !ok || o.Adjustment == set.CaptureReversal && !item.Amount.Equal(item.Item.CapPayload.CapReqAmt) {
 		return refuse(set.CapRevOrCredCapDataMismatch)
 	}
 	before := *r

@@ -134,14 +134,17 @@ func (l *ledger) judgeCaptures(ctx context.Context, o *set.OpenedCapReq) ([]judg
 
 func (l *ledger) judgeCapture(ctx context.Context, merchant set.MerchantID, item set.OpenedCapItem) (judgement, error) {
 	refuse := func(code set.CapCode) (judgement, error) { return judgement{code: int(code)}, nil }
-	if item.Code != set.CapSuccess {
+	missing := item.Code == set.CapTokenMissing
+	if item.Code != set.CapSuccess && !missing {
 		return refuse(item.Code)
 	}
-	r, err := l.named(ctx, merchant, item.Item.AuthRRPID, item.Item.TransIDs.XID, item.Token)
-	if errors.Is(err, errNoRecord) {
+	r, err := l.named(ctx, merchant, item.Item.AuthRRPID, item.Item.TransIDs.XID, item.Token, missing)
+	switch {
+	case errors.Is(err, errNoRecord) && missing:
+		return refuse(set.CapTokenMissing)
+	case errors.Is(err, errNoRecord):
 		return refuse(set.CapInvalidCapToken)
-	}
-	if err != nil {
+	case err != nil:
 		return judgement{}, err
 	}
 	asked := item.Item.CapPayload.CapReqAmt
@@ -172,13 +175,17 @@ func stepped(r *record, step set.Step, amount int64) (*set.StepError, error) {
 }
 
 // named finds the merchant's own authorization that an item names, or errNoRecord. The token names it too, for
-// a merchant could have given a request of its own the RRPID of another merchant's.
-func (l *ledger) named(ctx context.Context, merchant set.MerchantID, rrpid set.RRPID, xid set.XID, token set.CapTokenData) (*record, error) {
+// a merchant could have given a request of its own the RRPID of another merchant's. Only of a sale may it be
+// missing, for which none was given.
+func (l *ledger) named(ctx context.Context, merchant set.MerchantID, rrpid set.RRPID, xid set.XID, token set.CapTokenData, missing bool) (*record, error) {
 	r, err := l.find(ctx, merchant, rrpid)
-	if err == nil && (r.xid != xid || r.trace.RRN != string(token.TokenOpaque)) {
+	switch {
+	case err != nil:
+		return nil, err
+	case r.xid != xid, missing && r.sale != set.CapSuccess, !missing && r.trace.RRN != string(token.TokenOpaque):
 		return nil, errNoRecord
 	}
-	return r, err
+	return r, nil
 }
 
 // addCapture adds the entry of a capture that the authorization allows, if there is a batch for it.

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -104,7 +105,62 @@ type host struct {
 	held     map[string]set.CurrencyAmount
 	reversed map[string]int
 	cleared  map[string]set.CurrencyAmount
-	refuse   int // how many reversals and clearings are to be left without an answer
+	refuse   int                            // how many messages after authorizations are to be left without an answer
+	late     bool                           // and are acted upon, unlike else
+	deny     map[string]finnet.ResponseCode // what of those is refused
+
+	advices []advice      // in the order in which they came first
+	copies  int           // that came again
+	missing finnet.Totals // what the host does not know of a settlement
+}
+
+// advice is what the host was told about an authorization.
+type advice struct {
+	what       string
+	trace      finnet.Trace
+	amount     set.CurrencyAmount
+	settlement finnet.Settlement
+}
+
+// advise takes an advice, which is named by its trace. What is to be lost is answered with an error.
+func (h *host) advise(a advice, act func() finnet.ResponseCode) (finnet.ResponseCode, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	lost := h.refuse > 0
+	if lost {
+		h.refuse--
+	}
+	if lost && !h.late {
+		return "", errors.New("lost")
+	}
+	code := finnet.Approved
+	switch same := func(b advice) bool { return b.trace == a.trace }; {
+	case slices.Contains(h.advices, a):
+		h.copies++
+	case slices.ContainsFunc(h.advices, same):
+		code = finnet.Duplicate
+	case h.deny[a.what] != "":
+		code = h.deny[a.what]
+	default:
+		if code = act(); code == finnet.Approved {
+			h.advices = append(h.advices, a)
+		}
+	}
+	if lost {
+		return "", errors.New("lost")
+	}
+	return code, nil
+}
+
+// told lists what the host was told, but authorizations, and was not refused.
+func (h *host) told() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := []string{}
+	for _, a := range h.advices {
+		out = append(out, a.what+" "+a.amount.String())
+	}
+	return out
 }
 
 func newHost(t *testing.T) *host {
@@ -163,48 +219,78 @@ func (h *host) Verify(context.Context, *finnet.AccountCheck) (finnet.ResponseCod
 	return finnet.DoNotHonour, nil
 }
 
-func (h *host) lost() bool {
-	if h.refuse > 0 {
-		h.refuse--
-		return true
-	}
-	return false
-}
-
 func (h *host) Reverse(_ context.Context, r *finnet.Reversal) (finnet.ResponseCode, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.lost() {
-		return "", errors.New("lost")
-	}
-	delete(h.held, r.Original.RRN)
-	h.reversed[r.Original.RRN]++
-	return finnet.Approved, nil
+	return h.advise(advice{"reverse to", r.Trace, r.Remains, 0}, func() finnet.ResponseCode {
+		if r.Remains.Amount > 0 {
+			h.held[r.Original.RRN] = r.Remains
+			return finnet.Approved
+		}
+		delete(h.held, r.Original.RRN)
+		h.reversed[r.Original.RRN]++
+		return finnet.Approved
+	})
 }
 
 func (h *host) Clear(_ context.Context, c *finnet.Clearing) (finnet.ResponseCode, error) {
+	return h.advise(advice{"clear", c.Trace, c.Amount, c.Settlement}, func() finnet.ResponseCode {
+		if _, ok := h.held[c.Original.RRN]; !ok {
+			return finnet.UnknownOriginal
+		}
+		h.cleared[c.Original.RRN] = c.Amount
+		return finnet.Approved
+	})
+}
+
+func (h *host) Refund(_ context.Context, r *finnet.Refund) (finnet.ResponseCode, error) {
+	return h.advise(advice{"refund", r.Trace, r.Amount, r.Settlement}, func() finnet.ResponseCode {
+		if _, ok := h.cleared[r.Original.RRN]; !ok {
+			return finnet.InvalidTransaction
+		}
+		return finnet.Approved
+	})
+}
+
+// Withdraw refuses what comes before the message that it takes back.
+func (h *host) Withdraw(_ context.Context, w *finnet.Withdrawal) (finnet.ResponseCode, error) {
+	what := map[bool]string{false: "clear", true: "refund"}[w.Refund]
+	return h.advise(advice{"take back " + what, w.Trace, w.Amount, w.Settlement}, func() finnet.ResponseCode {
+		if !slices.ContainsFunc(h.advices, func(a advice) bool { return a.trace == w.Original && a.what == what && a.amount == w.Amount }) {
+			return finnet.UnknownOriginal
+		}
+		if !w.Refund {
+			delete(h.cleared, w.RRN)
+		}
+		return finnet.Approved
+	})
+}
+
+// Reconcile compares the totals with what the host was told, less what it is to miss.
+func (h *host) Reconcile(_ context.Context, r *finnet.Reconciliation) (finnet.Balance, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.lost() {
-		return "", errors.New("lost")
+	if h.refuse > 0 {
+		h.refuse--
+		return finnet.Balance{}, errors.New("lost")
 	}
-	if _, ok := h.held[c.Original.RRN]; !ok {
-		return finnet.UnknownOriginal, nil
+	b := finnet.Balance{Code: finnet.Approved}
+	for _, a := range h.advices {
+		sum := map[string]*finnet.Sum{"clear": &b.Totals.Sales, "take back clear": &b.Totals.SalesTaken,
+			"refund": &b.Totals.Refunds, "take back refund": &b.Totals.RefundsTaken}[a.what]
+		if sum == nil || a.settlement != r.Settlement || a.amount.Currency != r.Currency {
+			continue
+		}
+		n, err := finnet.MinorUnits(a.amount)
+		if err != nil {
+			return b, err
+		}
+		sum.Count, sum.Amount = sum.Count+1, sum.Amount+n
 	}
-	h.cleared[c.Original.RRN] = c.Amount
-	return finnet.Approved, nil
-}
-
-func (h *host) Refund(context.Context, *finnet.Refund) (finnet.ResponseCode, error) {
-	return finnet.InvalidTransaction, nil
-}
-
-func (h *host) Withdraw(context.Context, *finnet.Withdrawal) (finnet.ResponseCode, error) {
-	return finnet.InvalidTransaction, nil
-}
-
-func (h *host) Reconcile(context.Context, *finnet.Reconciliation) (finnet.Balance, error) {
-	return finnet.Balance{Code: finnet.InvalidTransaction}, nil
+	b.Totals.Sales.Count -= h.missing.Sales.Count
+	b.Totals.Sales.Amount -= h.missing.Sales.Amount
+	if b.Totals != r.Totals {
+		b.Code = finnet.OutOfBalance
+	}
+	return b, nil
 }
 
 // lab is a gateway with all that is around it.
@@ -223,6 +309,7 @@ type lab struct {
 
 	db     *sqldb.DB
 	server *httptest.Server
+	stop   func() // the gateway that runs
 }
 
 type syncBuffer struct {
@@ -282,6 +369,7 @@ func (l *lab) start(t *testing.T, wrap func(gateway.Issuer) gateway.Issuer) (sto
 		db.Close()
 	})
 	t.Cleanup(stop)
+	l.stop = stop
 	return stop
 }
 
@@ -331,16 +419,25 @@ type order struct {
 	*lab
 	merchant *set.Endpoint
 	sale     *set.Sale
+	purchase *set.Purchase
 	auth     set.AuthorizationRequest
 	token    []byte
+	answer   *set.Authorized // the latest
 }
 
 func (l *lab) order(t *testing.T, merchant *set.Endpoint) *order {
 	t.Helper()
+	return l.orderOn(t, merchant, nil)
+}
+
+// orderOn is order on terms of repeated payment.
+func (l *lab) orderOn(t *testing.T, merchant *set.Endpoint, terms *set.InstallRecurData) *order {
+	t.Helper()
 	now := l.now()
-	sale := &set.Sale{OD: orderText, PurchAmt: price, LIDM: set.NewLocalID()}
+	sale := &set.Sale{OD: orderText, PurchAmt: price, LIDM: set.NewLocalID(), InstallRecurData: terms}
 	p := must[*set.Purchase](t)(set.NewPurchase(&set.Initiation{PurchAmt: &price, Brands: []set.BrandID{settest.Brand},
 		LIDM: sale.LIDM, Order: orderText}, settest.Brand, "411111", "en"))
+	p.InstallRecurData = terms
 	w := must[*set.MessageWrapper](t)(merchant.Receive(now, must[[]byte](t)(p.InitReq(l.card.Endpoint, now)), set.PInitReqType))
 	init := must[*set.PInitReq](t)(w.OpenPInitReq())
 	res := must[[]byte](t)(sale.InitRes(merchant, now, init, l.endpoint.ExchangeCert, l.endpoint.Chain))
@@ -349,7 +446,7 @@ func (l *lab) order(t *testing.T, merchant *set.Endpoint) *order {
 	if err := sale.Take(must[*set.OpenedPReq](t)(merchant.OpenPReq(now, w))); err != nil {
 		t.Fatal(err)
 	}
-	return &order{lab: l, merchant: merchant, sale: sale, auth: set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}}
+	return &order{lab: l, merchant: merchant, sale: sale, purchase: p, auth: set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}}
 }
 
 func (o *order) authReq(t *testing.T) []byte {
@@ -364,10 +461,11 @@ func (o *order) wantAuth(t *testing.T, status int, response []byte, want set.Aut
 		t.Fatalf("status %d: %s", status, response)
 	}
 	a := must[*set.Authorized](t)(o.sale.OpenAuthRes(o.merchant, o.now(), o.auth, response))
-	if a.Header.AuthCode != want || (a.CapToken != nil) != (want == set.AuthApproved) {
+	captured := a.Capture != nil && a.Capture.CapCode == set.CapSuccess
+	if a.Header.AuthCode != want || (a.CapToken != nil) != (want == set.AuthApproved && !captured) {
 		t.Fatalf("authorization code %v (token: %v), want %v", a.Header.AuthCode, a.CapToken != nil, want)
 	}
-	o.token = a.CapToken
+	o.answer, o.token = a, a.CapToken
 }
 
 // authorize asks for the authorization and returns what went over the wire.
