@@ -55,38 +55,38 @@ func command(ctx context.Context, args ...string) (code int, stdout, stderr stri
 	return code, out.String(), errOut.String()
 }
 
-// issuer approves everything for one account.
-type issuer struct{ cleared chan *finnet.Clearing }
+// approver is an issuer that approves everything for one account.
+type approver struct{ cleared chan *finnet.Clearing }
 
-func (i issuer) Authorize(_ context.Context, a *finnet.Authorization) (finnet.Answer, error) {
+func (i approver) Authorize(_ context.Context, a *finnet.Authorization) (finnet.Answer, error) {
 	if string(a.PAN) != pan {
 		return finnet.Answer{Code: finnet.InvalidCard}, nil
 	}
 	return finnet.Answer{Code: finnet.Approved, ApprovalCode: "OK0001"}, nil
 }
 
-func (issuer) Verify(context.Context, *finnet.AccountCheck) (finnet.ResponseCode, error) {
+func (approver) Verify(context.Context, *finnet.AccountCheck) (finnet.ResponseCode, error) {
 	return finnet.DoNotHonour, nil
 }
 
-func (issuer) Reverse(context.Context, *finnet.Reversal) (finnet.ResponseCode, error) {
+func (approver) Reverse(context.Context, *finnet.Reversal) (finnet.ResponseCode, error) {
 	return finnet.Approved, nil
 }
 
-func (i issuer) Clear(_ context.Context, c *finnet.Clearing) (finnet.ResponseCode, error) {
+func (i approver) Clear(_ context.Context, c *finnet.Clearing) (finnet.ResponseCode, error) {
 	i.cleared <- c
 	return finnet.Approved, nil
 }
 
-func (issuer) Refund(context.Context, *finnet.Refund) (finnet.ResponseCode, error) {
+func (approver) Refund(context.Context, *finnet.Refund) (finnet.ResponseCode, error) {
 	return finnet.InvalidTransaction, nil
 }
 
-func (issuer) Withdraw(context.Context, *finnet.Withdrawal) (finnet.ResponseCode, error) {
+func (approver) Withdraw(context.Context, *finnet.Withdrawal) (finnet.ResponseCode, error) {
 	return finnet.InvalidTransaction, nil
 }
 
-func (issuer) Reconcile(context.Context, *finnet.Reconciliation) (finnet.Balance, error) {
+func (approver) Reconcile(context.Context, *finnet.Reconciliation) (finnet.Balance, error) {
 	return finnet.Balance{Code: finnet.InvalidTransaction}, nil
 }
 
@@ -133,7 +133,7 @@ func (p *paymentCA) serve(_ context.Context, request []byte) ([]byte, error) {
 
 // lab makes the world that the lab's configuration of the gateway describes, with its token in the
 // library at module, and returns its file.
-func lab(t *testing.T, w *settest.World, module string) (file, dir string, i issuer) {
+func lab(t *testing.T, w *settest.World, module string) (file, dir string, i approver) {
 	t.Helper()
 	dir = t.TempDir()
 	must[hsm.TokenInfo](t)(hsm.InitToken(t.Context(), module, "gateway", []byte("13579"), []byte(tokenPIN)))
@@ -141,7 +141,7 @@ func lab(t *testing.T, w *settest.World, module string) (file, dir string, i iss
 	if err := os.WriteFile(filepath.Join(dir, "root.pem"), root, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	i = issuer{make(chan *finnet.Clearing, 10)}
+	i = approver{make(chan *finnet.Clearing, 10)}
 	host := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
