@@ -244,39 +244,24 @@ func (a *authorization) decide(ctx context.Context) ([]byte, error) {
 
 // decideOnce gives errChanged when the batch for a sale was closed meanwhile.
 func (a *authorization) decideOnce(ctx context.Context) ([]byte, error) {
-	var r record
-	var item judgement
-	var at place
-	err := a.DB.Tx(ctx, func(tx *sql.Tx) (err error) {
-		l := a.ledger(tx)
-		r = *a.record
-		if item, err = a.decision(ctx, l, &r); err != nil || item.entry == nil {
-			return err
-		}
-		at, err = takePlace(ctx, tx, &r, item.batch)
-		return err
-	})
+	r, item, err := a.foresee(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if item.entry != nil {
-		item.entry.place = at
-	}
 	response, failed := a.answer(&r, item.entry)
 	err = a.DB.Tx(ctx, func(tx *sql.Tx) error {
-		l := a.ledger(tx)
-		again := *a.record
-		now, err := a.decision(ctx, l, &again)
+		l, r := a.ledger(tx), *a.record
+		again, err := a.decision(ctx, l, &r)
 		if err != nil {
 			return err
 		}
-		if !sameJudgements([]judgement{item}, []judgement{now}) {
+		if !sameJudgements([]judgement{item}, []judgement{again}) {
 			return errChanged
 		}
-		if now.entry != nil {
-			now.entry.place = at
+		if again.entry != nil {
+			again.entry.place = item.entry.place
 		}
-		if err := settle(ctx, tx, &again); err != nil {
+		if err := settle(ctx, tx, &r); err != nil {
 			return err
 		}
 		if err := l.save(ctx); err != nil || failed != nil {
@@ -291,12 +276,27 @@ func (a *authorization) decideOnce(ctx context.Context) ([]byte, error) {
 	return response, failed
 }
 
+// foresee gives the record as the decision will leave it. The capture of a sale gets its number.
+func (a *authorization) foresee(ctx context.Context) (r record, item judgement, err error) {
+	r = *a.record
+	if !a.opened.Data.CaptureNow {
+		item, err = a.decision(ctx, a.ledger(nil), &r)
+		return r, item, err
+	}
+	err = a.DB.Tx(ctx, func(tx *sql.Tx) (err error) {
+		r = *a.record
+		if item, err = a.decision(ctx, a.ledger(tx), &r); err == nil && item.entry != nil {
+			item.entry.place, err = takePlace(ctx, tx, &r, item.batch)
+		}
+		return err
+	})
+	return r, item, err
+}
+
 // decision takes r, which is pending, to what the issuer said. It judges the capture of a sale; the other
 // judgements are empty.
 func (a *authorization) decision(ctx context.Context, l *ledger, r *record) (judgement, error) {
-	if err := l.take(ctx, r); err != nil {
-		return judgement{}, err
-	}
+	l.begin(r)
 	if r.code != set.AuthApproved {
 		return judgement{}, l.decline(r, a.unknown)
 	}

@@ -148,6 +148,9 @@ func (l *ledger) take(ctx context.Context, r *record) (err error) {
 	return err
 }
 
+// begin begins the work on an authorization that is pending, and so has no entries.
+func (l *ledger) begin(r *record) { l.records = append(l.records, r) }
+
 // findRRN is find by the retrieval reference number.
 func (l *ledger) findRRN(ctx context.Context, rrn string) (*record, error) {
 	if i := slices.IndexFunc(l.records, func(r *record) bool { return r.trace.RRN == rrn }); i >= 0 {
@@ -216,8 +219,11 @@ func (l *ledger) saveAll(ctx context.Context) error {
 // currentSettlement gives the settlement that is open, and opens the first.
 func currentSettlement(ctx context.Context, tx *sql.Tx, acquirer set.BIN, now time.Time) (n finnet.Settlement, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT number FROM settlement WHERE acquirer = $1 AND state = 'open'`, string(acquirer)).Scan(&n)
-	if err == nil || !errors.Is(err, sql.ErrNoRows) {
-		return n, err
+	switch {
+	case err == nil:
+		return n, nil
+	case !errors.Is(err, sql.ErrNoRows):
+		return 0, fmt.Errorf("look for the settlement that is open: %w", err)
 	}
 	err = tx.QueryRowContext(ctx, `SELECT COALESCE(MAX(number), 0) + 1 FROM settlement WHERE acquirer = $1`, string(acquirer)).Scan(&n)
 	if err != nil {

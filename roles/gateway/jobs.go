@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -74,14 +75,8 @@ func (g *Gateway) closeOverdue(ctx context.Context) error {
 		l := g.ledger(tx)
 		for _, r := range closed {
 			r.code = set.AuthNoReply
-			err := l.take(ctx, r)
-			if err == nil {
-				err = l.decline(r, true)
-			}
-			if err == nil {
-				err = settle(ctx, tx, r)
-			}
-			if err != nil {
+			l.begin(r)
+			if err := errors.Join(l.decline(r, true), settle(ctx, tx, r)); err != nil {
 				return err
 			}
 		}
@@ -137,7 +132,7 @@ func (c courier) deliver(ctx context.Context, job sqldb.Job) (func(*sql.Tx) erro
 		if code, err = c.tell(ctx, r, e, of); err != nil {
 			return nil, err
 		}
-		state = answered(e, code)
+		state = e.after(code)
 	}
 	log := c.log.With("xid", r.xid.String(), "merchant", string(r.merchant), "rrn", r.trace.RRN, "what", string(e.kind), "issuer code", string(code))
 	if state == entryRefused {
@@ -149,8 +144,8 @@ func (c courier) deliver(ctx context.Context, job sqldb.Job) (func(*sql.Tx) erro
 	return func(tx *sql.Tx) error { return c.record(keep, tx, r, e, state, code) }, nil
 }
 
-// answered is what an answer of the issuer means.
-func answered(e *entry, code finnet.ResponseCode) entryState {
+// after is what an answer of the issuer makes of an entry.
+func (e *entry) after(code finnet.ResponseCode) entryState {
 	nothingHeld := e.kind == entryReversal && e.remains == 0 && code == finnet.UnknownOriginal
 	if code == finnet.Approved || nothingHeld {
 		return entryAcknowledged
