@@ -84,6 +84,8 @@ func (s aesSealer) Open(sealed, aad []byte) ([]byte, error) {
 type frailSigner struct {
 	crypto.Signer
 	away atomic.Bool
+
+	meanwhile atomic.Pointer[func()] // is run once, before the next signature is made
 }
 
 var errAway = errors.New("token is away")
@@ -91,6 +93,9 @@ var errAway = errors.New("token is away")
 func (s *frailSigner) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if s.away.Load() {
 		return nil, errAway
+	}
+	if run := s.meanwhile.Swap(nil); run != nil {
+		(*run)()
 	}
 	return s.Signer.Sign(r, digest, opts)
 }
@@ -109,9 +114,10 @@ type host struct {
 	late     bool                           // and are acted upon, unlike else
 	deny     map[string]finnet.ResponseCode // what of those is refused
 
-	advices []advice      // in the order in which they came first
-	copies  int           // that came again
-	missing finnet.Totals // what the host does not know of a settlement
+	advices []advice              // in the order in which they came first
+	taken   map[finnet.Trace]bool // back
+	copies  int                   // that came again
+	missing finnet.Totals         // what the host does not know of a settlement
 }
 
 // advice is what the host was told about an authorization.
@@ -164,7 +170,7 @@ func (h *host) told() []string {
 }
 
 func newHost(t *testing.T) *host {
-	h := &host{held: map[string]set.CurrencyAmount{}, reversed: map[string]int{}, cleared: map[string]set.CurrencyAmount{}}
+	h := &host{held: map[string]set.CurrencyAmount{}, reversed: map[string]int{}, cleared: map[string]set.CurrencyAmount{}, taken: map[finnet.Trace]bool{}}
 	ln := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
 	h.addr = ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -250,13 +256,17 @@ func (h *host) Refund(_ context.Context, r *finnet.Refund) (finnet.ResponseCode,
 	})
 }
 
-// Withdraw refuses what comes before the message that it takes back.
+// Withdraw refuses what comes before the message that it takes back, or after that was taken back.
 func (h *host) Withdraw(_ context.Context, w *finnet.Withdrawal) (finnet.ResponseCode, error) {
 	what := map[bool]string{false: "clear", true: "refund"}[w.Refund]
 	return h.advise(advice{"take back " + what, w.Trace, w.Amount, w.Settlement}, func() finnet.ResponseCode {
+		if h.taken[w.Original] {
+			return finnet.InvalidTransaction
+		}
 		if !slices.ContainsFunc(h.advices, func(a advice) bool { return a.trace == w.Original && a.what == what && a.amount == w.Amount }) {
 			return finnet.UnknownOriginal
 		}
+		h.taken[w.Original] = true
 		if !w.Refund {
 			delete(h.cleared, w.RRN)
 		}

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"database/sql"
 	"fmt"
 	"net/http"
 	"slices"
@@ -125,6 +126,7 @@ func TestSale(t *testing.T) {
 		foreign := o.adjusted(price, nil)
 		foreign.TransIDs.XID = set.NewXID()
 		l.wantAdjusted(t, set.CaptureReversal, foreign, set.CapRevOrCredMissingCapToken)
+		l.wantAdjusted(t, set.CaptureReversal, o.adjusted(price, ptr(usd(1))), set.CapRevOrCredCapDataMismatch)
 		l.wantAdjusted(t, set.CaptureReversal, o.adjusted(price, nil), set.CapRevOrCredSuccess)
 		o.wantCapture(t, o.capture(usd(4000)), set.CapSuccess)
 		l.wantTold(t, "clear 42.50 USD", "refund 10.00 USD", "take back refund 10.00 USD", "take back clear 42.50 USD", "clear 40.00 USD")
@@ -400,15 +402,21 @@ func TestAdjustments(t *testing.T) {
 		l.wantAdjusted(t, set.CaptureReversal, o.adjusted(price, nil), set.CapRevOrCredSuccess)
 		l.wantState(t, "authorized approved acknowledged")
 		o.wantCapture(t, o.capture(usd(100)), set.CapSuccess)
+		item := o.adjusted(usd(100), ptr(usd(50)))
+		for _, a := range []set.Adjustment{set.Credit, set.Credit, set.CreditReversal, set.CreditReversal} {
+			l.wantAdjusted(t, a, item, set.CapRevOrCredSuccess) // each is of another credit
+		}
+		l.wantState(t, "captured approved acknowledged")
 		l.wantTold(t, "clear 42.50 USD", "refund 20.00 USD", "refund 10.00 USD", "take back refund 20.00 USD",
-			"take back refund 10.00 USD", "take back clear 42.50 USD", "clear 1.00 USD")
+			"take back refund 10.00 USD", "take back clear 42.50 USD", "clear 1.00 USD",
+			"refund 0.50 USD", "refund 0.50 USD", "take back refund 0.50 USD", "take back refund 0.50 USD")
 
 		// Another account is not reached by the network.
 		trusted := l.TrustedMerchant(t, "M-0009")
 		o = l.order(t, trusted)
 		o.authorize(t, set.AuthApproved)
 		o.wantCapture(t, o.capture(price), set.CapSuccess)
-		item := o.adjusted(price, nil)
+		item = o.adjusted(price, nil)
 		item.NewAccount = true
 		r := &set.AdjustmentRequest{Adjustment: set.Credit, RRPID: set.NewRRPID(), GatewayCert: o.sale.GatewayCert, Items: []set.Adjusted{item}, Account: o.answer.PANToken}
 		data := ask(t, l, must[[]byte](t)(trusted.AdjustmentReq(l.now(), r)),
@@ -466,6 +474,80 @@ func TestRefusedCapture(t *testing.T) {
 		l.wantAdjusted(t, set.CaptureReversal, o.adjusted(price, nil), set.CapRevOrCredSuccess)
 		o.wantCapture(t, o.capture(price), set.CapSuccess)
 		l.wantTold(t, "clear 42.50 USD")
+		l.waitAnswered(t)
+		l.wantSettlements(t, gateway.SettlementSummary{Number: 1, State: "open", Currency: "USD", Entries: 3, Refused: 1, Payouts: "42.50"})
+	})
+}
+
+// meanwhile has something happen between the moment when a request is judged and the one when its answer is kept.
+func (l *lab) meanwhile(do func()) { l.signer.meanwhile.Store(&do) }
+
+// What is answered is true when it is kept: a request that changes what another was judged by, while that is being
+// answered, is taken into account.
+func TestMeanwhile(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		authorized := func() *order {
+			o := l.order(t, l.merchant)
+			o.authorize(t, set.AuthApproved)
+			return o
+		}
+		o := authorized()
+		l.meanwhile(func() { o.wantCapture(t, o.capture(price), set.CapSuccess) })
+		o.wantCapture(t, o.capture(usd(1)), set.CapDuplicateRequest)
+		credit := o.adjusted(price, ptr(usd(4000)))
+		l.meanwhile(func() { l.wantAdjusted(t, set.Credit, credit, set.CapRevOrCredSuccess) })
+		l.wantAdjusted(t, set.Credit, credit, set.CapRevOrCredCapDataMismatch)
+		l.meanwhile(func() { l.wantAdjusted(t, set.CreditReversal, credit, set.CapRevOrCredSuccess) })
+		l.wantAdjusted(t, set.CaptureReversal, o.adjusted(price, nil), set.CapRevOrCredSuccess) // which is possible again
+
+		o = authorized()
+		l.meanwhile(func() { o.wantCapture(t, o.capture(price), set.CapSuccess) })
+		o.wantReversal(t, usd(0), set.AuthRevInvalidTransaction)
+
+		seven := ptr(set.Natural(7))
+		l.batch(t, &set.BatchRequest{BatchID: seven, Operation: ptr(set.BatchOpen)}, set.BASuccess)
+		o = authorized()
+		// A batch that the merchant closes as empty, and into which something is put meanwhile.
+		nothing := set.CurrencyAmount{Currency: 840}
+		empty := &set.BatchStatus{OpenDateTime: l.now().UTC().Truncate(time.Second), BatchDetails: set.BatchDetails{
+			BatchTotals: set.BatchTotals{TransactionTotalAmtCredit: nothing, TransactionTotalAmtDebit: nothing}}}
+		l.meanwhile(func() { o.wantCapture(t, o.capture(price), set.CapSuccess) })
+		l.batch(t, &set.BatchRequest{BatchID: seven, Operation: ptr(set.BatchClose), Status: empty}, set.BATotalsOutOfBalance)
+		// A sale into a batch that is closed meanwhile.
+		o = l.order(t, l.merchant)
+		o.auth.CaptureNow, o.auth.SaleDetail = true, &set.SaleDetail{BatchID: seven, OKToPrintPhoneInd: true}
+		l.meanwhile(func() { l.batch(t, &set.BatchRequest{BatchID: seven, Operation: ptr(set.BatchClose)}, set.BASuccess) })
+		o.authorize(t, set.AuthApproved)
+		if c := o.answer.Capture; c == nil || c.CapCode != set.CapBatchClosed {
+			t.Errorf("captured %+v", c)
+		}
+		l.wantState(t, "authorized approved")
+	})
+}
+
+// There is one job for an authorization, however much the issuer is to be told.
+func TestOneJob(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		l.host.mu.Lock()
+		l.host.refuse = 1000
+		l.host.mu.Unlock()
+		o := l.order(t, l.merchant)
+		o.authorize(t, set.AuthApproved)
+		o.wantCapture(t, o.capture(price), set.CapSuccess)
+		l.wantAdjusted(t, set.CaptureReversal, o.adjusted(price, nil), set.CapRevOrCredSuccess)
+		o.wantReversal(t, usd(0), set.AuthRevApproved)
+		var jobs int
+		err := l.db.View(t.Context(), func(tx *sql.Tx) error { return tx.QueryRow(`SELECT COUNT(*) FROM sqldb_job`).Scan(&jobs) })
+		if err != nil || jobs != 1 {
+			t.Errorf("%d jobs, want 1: %v", jobs, err)
+		}
+		// The payment instructions are not free before the issuer holds nothing.
+		o.auth.RRPID = set.NewRRPID()
+		o.authorize(t, set.AuthPIPreviouslyUsed)
+		l.host.mu.Lock()
+		l.host.refuse = 0
+		l.host.mu.Unlock()
+		l.wantTold(t, "clear 42.50 USD", "take back clear 42.50 USD", "reverse to 0 000")
 	})
 }
 

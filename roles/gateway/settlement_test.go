@@ -214,6 +214,25 @@ func TestSettleRefused(t *testing.T) {
 	})
 }
 
+// Merchants get what cardholders are debited with, and both sides count the same.
+func TestBalance(t *testing.T) {
+	t.Parallel()
+	sales := finnet.Totals{Sales: finnet.Sum{Count: 1, Amount: 100}}
+	two := finnet.Totals{Sales: finnet.Sum{Count: 2, Amount: 100}}
+	for name, c := range map[string]struct {
+		gateway.Balance
+		want bool
+	}{
+		"in balance": {gateway.Balance{Payouts: []gateway.Payout{{Merchant: "M", Amount: 60}, {Merchant: "N", Amount: 40}}, Ours: sales, Theirs: sales, Debits: 100}, true},
+		"payouts":    {gateway.Balance{Payouts: []gateway.Payout{{Merchant: "M", Amount: 99}}, Ours: sales, Theirs: sales, Debits: 100}, false},
+		"count":      {gateway.Balance{Payouts: []gateway.Payout{{Merchant: "M", Amount: 100}}, Ours: sales, Theirs: two, Debits: 100}, false},
+	} {
+		if c.Balanced() != c.want {
+			t.Errorf("%s: balanced %t", name, !c.want)
+		}
+	}
+}
+
 func TestReport(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2030, 5, 6, 7, 8, 9, 0, time.UTC)
