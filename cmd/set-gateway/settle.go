@@ -139,7 +139,7 @@ type refusedLine struct {
 }
 
 func newSettledReport(s *gateway.Settled, files []string) settledReport {
-	out := settledReport{Settlement: int(s.Number), Balanced: true, Balance: []balanceLine{}, Refused: []refusedLine{}, Files: files}
+	out := settledReport{Settlement: int(s.Number), Balanced: true, Balance: []balanceLine{}, Refused: []refusedLine{}, Files: append([]string{}, files...)}
 	for _, b := range s.Balances {
 		line := balanceLine{
 			Currency: b.Currency.String(), Paid: gateway.Decimal(b.Paid(), b.Currency), Debits: gateway.Decimal(b.Debits, b.Currency), Balanced: b.Balanced(),

@@ -180,6 +180,9 @@ func TestSplitShipment(t *testing.T) {
 		second.authorize(t, set.AuthApproved)
 		again := first.next(usd(1000))
 		again.authorize(t, set.AuthPIPreviouslyUsed)
+		mixed := *first // with what another authorization of the purchase was made of
+		mixed.auth.AuthToken, mixed.token = first.answer.AuthToken, nil
+		mixed.wantReversal(t, usd(0), set.AuthRevInvalidTransaction)
 		second.next(usd(1251)).authorize(t, set.AuthAmountError)
 
 		// A smaller first shipment has a token of its own, with which more is left.
