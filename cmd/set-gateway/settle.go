@@ -63,7 +63,7 @@ func settle(c *urfave.Context) error {
 		settled, err := s.Settle(ctx)
 		if errors.Is(err, gateway.ErrNothingToSettle) {
 			fmt.Fprintln(c.App.ErrWriter, "there is nothing to settle")
-			err = nil
+			settled, err = new(gateway.Settled), nil
 		}
 		if settled != nil && (err == nil || errors.Is(err, gateway.ErrOutOfBalance)) {
 			err = errors.Join(err, printSettled(c, settled, files))

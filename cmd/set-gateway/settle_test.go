@@ -305,6 +305,10 @@ func TestSettlement(t *testing.T) {
 			t.Errorf("nothing to settle: %d %s%s", code, stdout, stderr)
 		}
 
+		if r := n.settle(0); r.Settlement != 0 || !r.Balanced {
+			t.Errorf("nothing to settle: %+v", r)
+		}
+
 		// A capture that comes when the hold has lapsed and the money is spent is refused, and not paid.
 		late := n.buy(books, 4000, nil)
 		n.ahead.Store(int64(8 * 24 * time.Hour))
