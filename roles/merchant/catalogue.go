@@ -25,6 +25,9 @@ const (
 type Catalogue struct {
 	Currency string `yaml:"currency" json:"currency"` // ISO 4217 code, such as EUR
 	Items    []Item `yaml:"items" json:"items"`
+
+	// Terms are those that a customer may choose instead of paying at once.
+	Terms []Terms `yaml:"terms" json:"terms,omitempty"`
 }
 
 // Item is one thing to buy.
@@ -68,6 +71,11 @@ func (c *Catalogue) check() error {
 	}
 	if len(c.Items) == 0 || len(c.Items) > itemsMax {
 		return fmt.Errorf("catalogue: %d items, want 1 to %d", len(c.Items), itemsMax)
+	}
+	for _, t := range c.Terms {
+		if _, err := t.parse(); err != nil {
+			return fmt.Errorf("catalogue: %w", err)
+		}
 	}
 	seen := make(map[string]bool)
 	for i, item := range c.Items {
@@ -126,7 +134,7 @@ func (c *Catalogue) find(id string) *Item {
 }
 
 // describe is the order description that cardholder and merchant both put into the digest of the order.
-func describe(number int64, lines []Line, total set.CurrencyAmount) []byte {
+func describe(number int64, lines []Line, total set.CurrencyAmount, terms Terms) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Order %d", number)
 	for _, l := range lines {
@@ -135,5 +143,8 @@ func describe(number int64, lines []Line, total set.CurrencyAmount) []byte {
 		fmt.Fprintf(&b, "\r\n%d x %s at %v", l.Quantity, l.Name, each)
 	}
 	fmt.Fprintf(&b, "\r\nTotal %v", total)
+	if text := terms.Text(); text != "" {
+		fmt.Fprintf(&b, "\r\n%s", text)
+	}
 	return []byte(b.String())
 }

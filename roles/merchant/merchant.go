@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
@@ -27,12 +29,15 @@ const (
 	expiryInterval = 5 * time.Minute
 )
 
-// Gateway is a payment gateway as its merchants know it.
-type Gateway struct {
-	Certificate *pki.Certificate   // for key exchange; its brand is the brand that the gateway serves
-	Chain       []*pki.Certificate // the CA certificates above it, without the root
-	URL         string             // takes its SET messages
-}
+// Capture says when a payment is captured.
+type Capture string
+
+// When a payment is captured.
+const (
+	CaptureManually    Capture = "manual"    // when the operator asks for it
+	CaptureImmediately Capture = "immediate" // as soon as it is authorized
+	CaptureWithSale    Capture = "sale"      // by the request that authorizes it (SET §7.4, captureNow)
+)
 
 // Config is what a Merchant works with.
 type Config struct {
@@ -43,8 +48,8 @@ type Config struct {
 	BaseURL   string // of the shop as customers reach it
 	Log       *slog.Logger
 
-	MerchData  set.MerchData
-	CaptureNow bool // capture as soon as a payment is authorized; else Store.Capture asks for it
+	MerchData set.MerchData
+	Capture   Capture
 
 	// KeysReady, when set, tells whether the keys can be used at present.
 	KeysReady func(context.Context) error
@@ -59,6 +64,7 @@ type Merchant struct {
 	Config
 	base     *url.URL
 	outcomes broadcast
+	known    known
 }
 
 // New checks the configuration.
@@ -81,12 +87,23 @@ func New(c Config) (*Merchant, error) {
 	}
 	m := &Merchant{Config: c, base: base}
 	m.outcomes.next = make(chan struct{})
-	return m, m.checkCertificates(c.Now())
+	m.known = known{
+		gateways: slices.Clone(c.Gateways), revoked: make([]error, len(c.Gateways)), verifier: c.Endpoint.Verifier, learnt: make(chan struct{}, 1),
+	}
+	if err := m.checkOwnCertificates(c.Now()); err != nil {
+		return nil, err
+	}
+	if c.Store != nil {
+		if err := m.restore(context.Background()); err != nil {
+			return nil, err
+		}
+	}
+	return m, m.checkGateway()
 }
 
-// checkCertificates tells whether the merchant and a gateway for its brand can be relied on.
-func (m *Merchant) checkCertificates(now time.Time) error {
-	e := m.Endpoint
+// checkOwnCertificates tells whether the merchant itself can be relied on.
+func (m *Merchant) checkOwnCertificates(now time.Time) error {
+	e := m.endpoint()
 	for _, own := range []struct {
 		cert *pki.Certificate
 		use  pki.Use
@@ -98,40 +115,29 @@ func (m *Merchant) checkCertificates(now time.Time) error {
 			return fmt.Errorf("the merchant's %v: %w", own.cert, err)
 		}
 	}
-	_, err := m.gateway(set.BrandID(e.SignCert.Brand()), now)
-	return err
+	return nil
 }
 
-// gateway finds the gateway of a brand, whose certificate is valid and not revoked by what is known now.
-func (m *Merchant) gateway(brand set.BrandID, now time.Time) (*Gateway, error) {
-	var refused []error
-	for i, g := range m.Gateways {
-		if g.Certificate.Use != pki.KeyExchange || !brand.Matches(set.BrandID(g.Certificate.Brand())) {
-			continue
-		}
-		_, err := m.Endpoint.Verifier.Verify(g.Certificate, g.Chain, now, pki.Pgwy)
-		if err == nil {
-			return &m.Gateways[i], nil
-		}
-		refused = append(refused, fmt.Errorf("the gateway's %v: %w", g.Certificate, err))
+// checkGateway tells whether there is a gateway for the merchant's brand. One whose certificate has expired or
+// was revoked can still be asked for a new one.
+func (m *Merchant) checkGateway() error {
+	_, err := m.offered(set.BrandID(m.Endpoint.SignCert.Brand()))
+	var v *pki.VerifyError
+	if errors.As(err, &v) && v.Reason != pki.Invalid && m.Store != nil {
+		m.Log.Warn("a gateway's certificate is not to be relied on, and a new one is asked for", "error", err)
+		return nil
 	}
-	if len(refused) > 0 {
-		return nil, errors.Join(refused...)
-	}
-	return nil, fmt.Errorf("no gateway certificate for key exchange is of brand %s", brand)
+	return err
 }
 
 // Run sends what must go to the gateways, until ctx ends. The merchant answers purchase requests only
 // while it runs, here or in another process on the same database.
 func (m *Merchant) Run(ctx context.Context) error {
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		m.expire(ctx)
-	}()
-	err := m.Store.db.RunJobs(ctx, m.Log, map[string]sqldb.Handler{jobAuthorize: m.authorize, jobCapture: m.captureJob})
-	<-stopped
-	return err
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { m.expire(ctx) })
+	beside.Go(func() { m.keepGateways(ctx) })
+	return m.Store.db.RunJobs(ctx, m.Log, map[string]sqldb.Handler{jobOperate: m.operate})
 }
 
 func (m *Merchant) expire(ctx context.Context) {
@@ -151,7 +157,8 @@ func (m *Merchant) expire(ctx context.Context) {
 
 // Ready tells what the merchant lacks to sell at present.
 func (m *Merchant) Ready(ctx context.Context) error {
-	errs := []error{m.Store.db.Ping(ctx), m.checkCertificates(m.Now())}
+	_, gatewayErr := m.offered(set.BrandID(m.Endpoint.SignCert.Brand()))
+	errs := []error{m.Store.db.Ping(ctx), m.checkOwnCertificates(m.Now()), gatewayErr}
 	if m.KeysReady != nil {
 		errs = append(errs, m.KeysReady(ctx))
 	}

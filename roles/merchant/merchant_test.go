@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/setkit/setkit/roles/merchant"
 	"github.com/setkit/setkit/roles/set"
@@ -59,10 +60,12 @@ func TestPurchase(t *testing.T) {
 		if got.Authorized == nil || got.Captured == nil {
 			t.Errorf("payment without dates: %+v", got)
 		}
-		got.Authorized, got.Captured = nil, nil
+		got.Authorized, got.Captured, got.Authorizations = nil, nil, nil
+		all := merchant.Money{Currency: "EUR", Minor: 4250}
 		if diff := cmp.Diff(merchant.Payment{
 			XID: c.purchase.TransIDs.XID, AuthCode: "approved", ApprovalCode: "A12345", Capture: merchant.CaptureDone, CapCode: "success",
-		}, got); diff != "" {
+			AuthorizedAmount: all, CapturedAmount: all, RefundedAmount: merchant.Money{Currency: "EUR"}, Possible: []string{"void", "refund"},
+		}, got, cmpopts.IgnoreUnexported(merchant.Money{})); diff != "" {
 			t.Errorf("payment (-want +got):\n%s", diff)
 		}
 		if n, auths, caps := w.gateway.counts(); n != 2 || auths != 1 || caps != 1 {
@@ -379,16 +382,68 @@ func TestGatewayRefuses(t *testing.T) {
 	})
 }
 
-// A request that got too old on its way leaves open whether an earlier copy was authorized.
+// A request that got too old on its way leaves open whether an earlier copy was authorized: so what may have
+// been authorized is taken back, and the order can be paid anew.
 func TestAuthorizationTooOld(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		w.gateway.behave(tooOld)
+		w.config.AnswerTimeout = time.Second
+		w.crash(t)
+		for name, prepare := range map[string]func(){
+			"that the gateway never saw": func() { w.gateway.behave(tooOldOnce) },
+			"that the gateway authorized": func() {
+				w.gateway.behave(lostAnswer)
+				go func() {
+					before := w.gateway.did(set.AuthReqType)
+					for w.gateway.did(set.AuthReqType) == before {
+						time.Sleep(time.Millisecond)
+					}
+					w.gateway.behave(tooOldOnce)
+				}()
+			},
+		} {
+			order := w.order(t)
+			c := w.wake(t, w.card(t, firstPAN), order.ID)
+			prepare()
+			p := c.pay(t)
+			if p.CompletionCode != set.OrderReceived {
+				wantAuth(t, p, set.AuthNoReply)
+			}
+			o := w.await(t, order.ID, merchant.OrderFailed)
+			if !strings.Contains(o.Payment.Failure, "taken back") {
+				t.Errorf("%s: failure %q", name, o.Payment.Failure)
+			}
+			if all := w.gateway.positions(); len(all) > 0 && all[len(all)-1].State != set.StateReversed {
+				t.Errorf("%s: the gateway holds %+v", name, all)
+			}
+			wantAuth(t, w.wake(t, c.card, order.ID).pay(t), set.AuthApproved)
+			w.await(t, order.ID, merchant.OrderCaptured)
+			w.gateway.set(func() { w.gateway.order = nil })
+		}
+	})
+}
+
+// A sale that may have been captured cannot be taken back so: a person asks the acquirer.
+func TestSaleTooOld(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.config.AnswerTimeout, w.config.Capture = 300*time.Millisecond, merchant.CaptureWithSale
+		w.crash(t)
 		order := w.order(t)
 		c := w.wake(t, w.card(t, firstPAN), order.ID)
+		w.gateway.behave(lostAnswer)
 		wantCompletion(t, c.pay(t), set.OrderReceived)
-		w.await(t, order.ID, merchant.OrderUnresolved)
+		w.gateway.behave(tooOldOnce)
+		o := w.await(t, order.ID, merchant.OrderUnresolved)
+		if !strings.Contains(o.Payment.Failure, "invalidTransaction") || o.Payment.Possible != nil {
+			t.Errorf("payment %+v", o.Payment)
+		}
 		if status, _, _ := w.ask(t, "GET", "/orders/"+order.ID+"/pay", "*/*", "", ""); status != http.StatusConflict {
 			t.Errorf("initiation message: status %d, want 409", status)
+		}
+		if _, err := w.config.Store.Refund(t.Context(), time.Now(), order.ID, 0); !orderError(err, "acquirer") {
+			t.Errorf("refund: %v", err)
+		}
+		if p, err := c.inquire(t, c.card); err != nil || p.CompletionCode != set.OrderReceived {
+			t.Errorf("inquiry: %v, %v", p.CompletionCode, err)
 		}
 	})
 }
@@ -438,13 +493,13 @@ func TestCrashWhileAuthorizing(t *testing.T) {
 
 func TestCaptureFails(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		w.config.CaptureNow = false
+		w.config.Capture = merchant.CaptureManually
 		w.crash(t)
 		order := w.order(t)
-		if err := w.config.Store.Capture(t.Context(), order.ID); !errors.Is(err, merchant.ErrNotCapturable) {
+		if _, err := w.config.Store.Capture(t.Context(), time.Now(), order.ID, 0); !orderError(err, "not paid") {
 			t.Errorf("capture of an unpaid order: %v", err)
 		}
-		if err := w.config.Store.Capture(t.Context(), "NOSUCHORDER"); !errors.Is(err, merchant.ErrNoOrder) {
+		if _, err := w.config.Store.Capture(t.Context(), time.Now(), "NOSUCHORDER", 0); !errors.Is(err, merchant.ErrNoOrder) {
 			t.Errorf("capture of no order: %v", err)
 		}
 		wantAuth(t, w.wake(t, w.card(t, firstPAN), order.ID).pay(t), set.AuthApproved)
@@ -452,7 +507,7 @@ func TestCaptureFails(t *testing.T) {
 			t.Errorf("order %s with capture %q before it is asked for", o.State, o.Payment.Capture)
 		}
 		w.gateway.behave(lostAnswer)
-		if err := w.config.Store.Capture(t.Context(), order.ID); err != nil {
+		if _, err := w.config.Store.Capture(t.Context(), time.Now(), order.ID, 0); err != nil {
 			t.Fatal(err)
 		}
 		poll(t, "the gateway captured", func() bool { _, _, n := w.gateway.counts(); return n == 1 })
@@ -467,7 +522,7 @@ func TestCaptureFails(t *testing.T) {
 		if _, _, caps := w.gateway.counts(); caps != 1 {
 			t.Errorf("%d captures, want 1", caps)
 		}
-		if err := w.config.Store.Capture(t.Context(), order.ID); !errors.Is(err, merchant.ErrNotCapturable) {
+		if _, err := w.config.Store.Capture(t.Context(), time.Now(), order.ID, 0); !orderError(err, "what can be done: void, refund") {
 			t.Errorf("second capture: %v", err)
 		}
 	})
@@ -475,13 +530,13 @@ func TestCaptureFails(t *testing.T) {
 
 func TestCaptureRefused(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		w.config.CaptureNow = false
+		w.config.Capture = merchant.CaptureManually
 		w.crash(t)
 		order := w.order(t)
 		c := w.wake(t, w.card(t, firstPAN), order.ID)
 		wantAuth(t, c.pay(t), set.AuthApproved)
 		w.gateway.behave(refuse)
-		if err := w.config.Store.Capture(t.Context(), order.ID); err != nil {
+		if _, err := w.config.Store.Capture(t.Context(), time.Now(), order.ID, 0); err != nil {
 			t.Fatal(err)
 		}
 		poll(t, "the capture is refused", func() bool { return w.look(t, order.ID).Payment.Capture == merchant.CaptureRefused })

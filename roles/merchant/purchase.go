@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
-	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/sqldb"
 )
 
@@ -49,7 +48,7 @@ type request struct {
 // ServeSET answers one SET message of a cardholder, as sethttp wants it.
 func (m *Merchant) ServeSET(ctx context.Context, octets []byte) ([]byte, error) {
 	now := m.Now()
-	w, err := m.Endpoint.Receive(now, octets, set.PInitReqType, set.PReqType, set.InqReqType)
+	w, err := m.endpoint().Receive(now, octets, set.PInitReqType, set.PReqType, set.InqReqType)
 	var response []byte
 	if err == nil {
 		response, err = m.answer(ctx, &request{now: now, w: w, digest: sha256.Sum256(octets)})
@@ -58,7 +57,7 @@ func (m *Merchant) ServeSET(ctx context.Context, octets []byte) ([]byte, error) 
 	if !errors.As(err, &p) {
 		return response, err
 	}
-	response, signErr := m.Endpoint.ErrorResponse(now, octets, w, err)
+	response, signErr := m.endpoint().ErrorResponse(now, octets, w, err)
 	if signErr != nil {
 		return nil, fmt.Errorf("sign the Error %v: %w", p.Code, signErr)
 	}
@@ -125,28 +124,55 @@ func (m *Merchant) initiate(ctx context.Context, r *request) ([]byte, error) {
 	if !order.State.payable() {
 		return nil, &set.ProtocolError{Code: set.UnspecifiedFailure, Err: fmt.Errorf("order %d is %s and cannot be paid", order.Number, order.State)}
 	}
-	gateway, err := m.gateway(req.BrandID, r.now)
-	if err != nil || !req.BrandID.Matches(set.BrandID(m.Endpoint.SignCert.Brand())) {
-		return nil, &set.ProtocolError{Code: set.UnspecifiedFailure, Err: fmt.Errorf("brand %s is not accepted", req.BrandID)}
-	}
-	sl := &set.Sale{OD: order.description, PurchAmt: order.amount, LIDM: order.lidM}
-	response, err := sl.InitRes(m.Endpoint, r.now, req, gateway.Certificate, gateway.Chain)
+	gateway, err := m.accepted(req.BrandID)
 	if err != nil {
 		return nil, err
 	}
-	err = m.Store.addSale(ctx, order.ID, r.now, sl, m.save(ctx, r, response))
+	sl, err := order.newSale(r.now)
+	if err != nil {
+		return nil, err
+	}
+	response, err := sl.Sale.InitRes(m.endpoint(), r.now, req, gateway.Certificate, gateway.Chain)
+	if err != nil {
+		return nil, err
+	}
+	sl.xid = sl.Sale.TransIDs.XID
+	err = m.Store.addSale(ctx, sl, m.save(ctx, r, response))
 	if errors.Is(err, errTooManySales) {
 		err = &set.ProtocolError{Code: set.UnspecifiedFailure, Err: err}
 	}
 	if err == nil {
-		m.Log.Info("transaction started", "xid", sl.TransIDs.XID, "order", order.Number, "amount", order.amount.String())
+		m.Log.Info("transaction started", "xid", sl.xid, "order", order.Number, "amount", order.amount.String())
 	}
 	return m.saved(ctx, r, response, err)
 }
 
+// accepted finds the gateway for a brand that a cardholder wants to pay with.
+func (m *Merchant) accepted(brand set.BrandID) (Gateway, error) {
+	if !brand.Matches(set.BrandID(m.Endpoint.SignCert.Brand())) {
+		return Gateway{}, &set.ProtocolError{Code: set.UnspecifiedFailure, Err: fmt.Errorf("brand %s is not accepted", brand)}
+	}
+	gateway, err := m.offered(brand)
+	if err != nil {
+		return gateway, &set.ProtocolError{Code: set.UnspecifiedFailure, Err: err}
+	}
+	return gateway, nil
+}
+
+// newSale starts a transaction for the order.
+func (o *Order) newSale(now time.Time) (*sale, error) {
+	terms, err := o.Terms.parse()
+	if err != nil {
+		return nil, err
+	}
+	return &sale{orderID: o.ID, number: o.Number, created: now, state: saleInitiated, record: record{
+		Sale: set.Sale{OD: o.description, PurchAmt: o.amount, LIDM: o.lidM, InstallRecurData: terms}, Split: o.Terms == termsSplit,
+	}}, nil
+}
+
 // purchase answers PReq: it takes the payment instructions once and waits for their outcome.
 func (m *Merchant) purchase(ctx context.Context, r *request) ([]byte, error) {
-	o, err := m.Endpoint.OpenPReq(r.now, r.w)
+	o, err := m.endpoint().OpenPReq(r.now, r.w)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +191,9 @@ func (m *Merchant) purchase(ctx context.Context, r *request) ([]byte, error) {
 
 func (m *Merchant) tryPurchase(ctx context.Context, r *request, o *set.OpenedPReq) ([]byte, error) {
 	sl, err := m.Store.sale(ctx, o.OI.TransIDs.XID)
+	if errors.Is(err, errNoSale) && o.OI.ChallM == nil {
+		sl, err = m.unannounced(ctx, r, o)
+	}
 	if errors.Is(err, errNoSale) || err == nil && sl.state == saleInitiated && r.now.Sub(sl.created) > initiatedLife {
 		return nil, &set.ProtocolError{Code: set.UnknownXID, Err: errNoSale}
 	}
@@ -187,18 +216,53 @@ func (m *Merchant) tryPurchase(ctx context.Context, r *request, o *set.OpenedPRe
 	case !order.State.payable():
 		return m.reject(ctx, r, o, sl, fmt.Errorf("the order is %s", order.State))
 	}
-	sl.state, sl.request = saleAuthorizing, r.digest[:]
-	sl.Authorization = &authorization{Request: set.AuthorizationRequest{
-		RRPID: set.NewRRPID(), Amount: sl.Sale.PurchAmt, MerchData: m.MerchData,
-	}}
-	if sl.authReq, err = sl.Sale.AuthReq(m.Endpoint, r.now, sl.Authorization.Request); err != nil {
+	sl.state, sl.request = saleTaken, r.digest[:]
+	op, err := m.first(r.now, sl)
+	if err != nil {
 		return nil, err
 	}
-	if err := m.Store.take(ctx, sl); err != nil {
+	if err := m.Store.take(ctx, sl, op); err != nil {
 		return nil, err
 	}
 	m.Log.Info("purchase request taken", "xid", sl.xid, "order", order.Number)
 	return m.result(ctx, r, sl)
+}
+
+// unannounced makes the sale for a purchase request without PInit pair: LID-M says for which order it is.
+func (m *Merchant) unannounced(ctx context.Context, r *request, o *set.OpenedPReq) (*sale, error) {
+	order, err := m.Store.orderByLID(ctx, o.OI.TransIDs.LIDM)
+	if errors.Is(err, ErrNoOrder) {
+		return nil, &set.ProtocolError{Code: set.UnknownLID, Err: err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	gateway, err := m.accepted(o.OI.BrandID)
+	if err != nil {
+		return nil, err
+	}
+	sl, err := order.newSale(r.now)
+	if err != nil {
+		return nil, err
+	}
+	sl.xid, sl.Sale.GatewayCert = o.OI.TransIDs.XID, gateway.Certificate.X509.Raw
+	return sl, nil
+}
+
+// first begins the first authorization of a sale. An order in several shipments has none before the first of
+// them.
+func (m *Merchant) first(now time.Time, sl *sale) (*operation, error) {
+	if sl.Split {
+		return nil, nil
+	}
+	op := sl.authorize(now, sl.nextPayment(), false)
+	w := work{now, op, map[set.XID]*sale{sl.xid: sl}}
+	var err error
+	op.octets, err = m.makeAuthReq(w)
+	if distrusted, ok := errors.AsType[*distrustError](err); ok {
+		err = &set.ProtocolError{Code: set.InvalidCertificate, Err: distrusted}
+	}
+	return op, err
 }
 
 // repeated answers a purchase request for a transaction that has one. The same request waits for the same
@@ -216,7 +280,7 @@ func (m *Merchant) repeated(ctx context.Context, r *request, o *set.OpenedPReq, 
 		return nil, err
 	}
 	m.Log.Warn("second purchase request rejected", "xid", sl.xid)
-	response, err := other.PRes(m.Endpoint, r.now, set.PResPayload{CompletionCode: set.OrderRejected})
+	response, err := other.PRes(m.endpoint(), r.now, set.PResPayload{CompletionCode: set.OrderRejected})
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +290,7 @@ func (m *Merchant) repeated(ctx context.Context, r *request, o *set.OpenedPReq, 
 // reject ends a transaction without asking the gateway.
 func (m *Merchant) reject(ctx context.Context, r *request, o *set.OpenedPReq, sl *sale, why error) ([]byte, error) {
 	sl.state, sl.request, sl.Sale.Card = saleRejected, r.digest[:], o.Subject()
-	response, err := sl.Sale.PRes(m.Endpoint, r.now, sl.status())
+	response, err := sl.Sale.PRes(m.endpoint(), r.now, set.PResPayload{CompletionCode: set.OrderRejected})
 	if err != nil {
 		return nil, err
 	}
@@ -250,8 +314,12 @@ func (m *Merchant) result(ctx context.Context, r *request, sl *sale) ([]byte, er
 		if err != nil {
 			return nil, err
 		}
-		if now.state != saleAuthorizing || late {
-			response, err := now.Sale.PRes(m.Endpoint, m.Now(), now.status())
+		if !now.awaited() || late {
+			payloads, err := now.status()
+			if err != nil {
+				return nil, err
+			}
+			response, err := now.Sale.PRes(m.endpoint(), m.Now(), payloads...)
 			if err != nil {
 				return nil, err
 			}
@@ -270,7 +338,7 @@ func (m *Merchant) result(ctx context.Context, r *request, sl *sale) ([]byte, er
 
 // inquire answers InqReq with the present state of the purchase, to the cardholder who made it.
 func (m *Merchant) inquire(ctx context.Context, r *request) ([]byte, error) {
-	q, err := m.Endpoint.OpenInqReq(r.now, r.w)
+	q, err := m.endpoint().OpenInqReq(r.now, r.w)
 	if err != nil {
 		return nil, err
 	}
@@ -284,36 +352,13 @@ func (m *Merchant) inquire(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	response, err := sl.Sale.InqRes(m.Endpoint, r.now, q, sl.status())
+	payloads, err := sl.status()
+	if err != nil {
+		return nil, err
+	}
+	response, err := sl.Sale.InqRes(m.endpoint(), r.now, q, payloads...)
 	if err != nil {
 		return nil, err
 	}
 	return m.saved(ctx, r, response, m.Store.db.Tx(ctx, m.save(ctx, r, response)))
-}
-
-// status tells the cardholder how far the sale has come (SET §5.3).
-func (s *sale) status() set.PResPayload {
-	switch s.state {
-	case saleInitiated:
-		return set.PResPayload{CompletionCode: set.OrderNotReceived}
-	case saleRejected:
-		return set.PResPayload{CompletionCode: set.OrderRejected}
-	case saleAuthorizing, saleUnresolved:
-		return set.PResPayload{CompletionCode: set.OrderReceived}
-	}
-	a := s.Authorization
-	p := set.PResPayload{CompletionCode: set.AuthorizationPerformed, Results: &set.Results{AuthStatus: &set.AuthStatus{
-		AuthDate: a.At, AuthCode: a.Code, AuthRatio: s.ratio(a.Request.Amount),
-	}}}
-	if c := s.record.Capture; s.capture == CaptureDone {
-		p.CompletionCode = set.CapturePerformed
-		p.Results.CapStatus = &set.CapStatus{CapDate: c.At, CapCode: set.CapSuccess, CapRatio: s.ratio(c.Amount)}
-	}
-	return p
-}
-
-// ratio is the part that an amount is of the whole purchase, which is never free.
-func (s *sale) ratio(a set.CurrencyAmount) der.Real {
-	r, _ := set.Ratio(a, s.Sale.PurchAmt)
-	return der.NewReal(r)
 }

@@ -7,6 +7,7 @@ import (
 	"html/template"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,8 @@ const orderFormOctetsMax = 64 << 10
 // Handler serves the shop's pages, the SET server and the probes:
 //
 //	GET  /                   the catalogue
-//	POST /orders             makes an order: form fields item and quantity, repeated, or {"items": [{"item", "quantity"}]}
+//	POST /orders             makes an order: form fields item and quantity, repeated, and terms, or
+//	                         {"items": [{"item", "quantity"}], "terms"}; terms are among the catalogue's
 //	GET  /orders/{id}        the order as it is now
 //	GET, POST /orders/{id}/pay   the initiation message
 //	POST /set                SET messages
@@ -50,11 +52,11 @@ var pages = template.Must(template.New("").Parse(`
 {{define "head"}}<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{.}}</title><h1>{{.}}</h1>{{end}}
 {{define "catalogue"}}{{template "head" .Shop}}<ul>
 {{range .Items}}<li>{{.Name}}, {{.Price}}
-<form method="post" action="{{$.Orders}}"><input type="hidden" name="item" value="{{.ID}}"><label>Quantity <input type="number" name="quantity" value="1" min="1"></label> <button>Order</button></form></li>
+<form method="post" action="{{$.Orders}}"><input type="hidden" name="item" value="{{.ID}}"><label>Quantity <input type="number" name="quantity" value="1" min="1"></label>{{with $.Terms}} <label>Paid <select name="terms"><option value="">at once</option>{{range .}}<option value="{{.}}">{{.Text}}</option>{{end}}</select></label>{{end}} <button>Order</button></form></li>
 {{end}}</ul>{{end}}
 {{define "order"}}{{template "head" .Title}}<ul>
 {{range .Order.Lines}}<li>{{.Quantity}} x {{.Name}}</li>
-{{end}}</ul><p>Total {{.Order.Total}}</p><p>{{.State}}</p>
+{{end}}</ul><p>Total {{.Order.Total}}</p>{{with .Order.Terms.Text}}<p>{{.}}</p>{{end}}<p>{{.State}}</p>
 {{with .Order.Payment}}<p>Transaction {{.XID}}{{with .ApprovalCode}}, approval code {{.}}{{end}}</p>{{end}}
 {{with .Pay}}<form method="post" action="{{.}}"><button>Pay</button></form>{{end}}{{end}}
 {{define "message"}}{{template "head" .}}{{end}}`))
@@ -68,6 +70,9 @@ var stateTexts = map[OrderState]string{
 	OrderAuthorized:  "The payment is authorized.",
 	OrderCaptured:    "This order is paid.",
 	OrderUnresolved:  "The payment was received. Its outcome is being looked into.",
+	OrderReceived:    "The payment was received. Each shipment will be charged by itself.",
+	OrderVoided:      "The payment was taken back.",
+	OrderRefunded:    "The payment was refunded.",
 }
 
 func (m *Merchant) showCatalogue(w http.ResponseWriter, r *http.Request) {
@@ -81,17 +86,20 @@ func (m *Merchant) showCatalogue(w http.ResponseWriter, r *http.Request) {
 		amount, _ := m.Catalogue.amount(i.Price) // the currency was checked
 		items = append(items, item{i.ID, i.Name, amount.String()})
 	}
-	m.writePage(w, http.StatusOK, "catalogue", map[string]any{"Shop": m.shopName(), "Items": items, "Orders": m.url("orders")})
+	m.writePage(w, http.StatusOK, "catalogue", map[string]any{"Shop": m.shopName(), "Items": items, "Terms": m.Catalogue.Terms, "Orders": m.url("orders")})
 }
 
 func (m *Merchant) makeOrder(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, orderFormOctetsMax)
-	want, err := readOrder(r)
+	want, terms, err := readOrder(r)
 	if err != nil {
 		m.fail(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
 	lines, total, err := m.Catalogue.price(want)
+	if err == nil && terms != "" && !slices.Contains(m.Catalogue.Terms, terms) {
+		err = fmt.Errorf("%w: it cannot be paid so", errOrderInvalid)
+	}
 	if err != nil {
 		m.fail(w, r, http.StatusUnprocessableEntity, err.Error())
 		return
@@ -99,7 +107,7 @@ func (m *Merchant) makeOrder(w http.ResponseWriter, r *http.Request) {
 	amount, err := m.Catalogue.amount(total)
 	if err == nil {
 		var order *Order
-		if order, err = m.Store.createOrder(r.Context(), m.Now(), lines, amount); err == nil {
+		if order, err = m.Store.createOrder(r.Context(), m.Now(), lines, amount, terms); err == nil {
 			m.Log.Info("order made", "order", order.Number, "amount", amount.String())
 			m.created(w, r, order.ID)
 			return
@@ -125,33 +133,34 @@ func (m *Merchant) created(w http.ResponseWriter, r *http.Request, id string) {
 var errForm = errors.New("want one quantity, a whole number, for each item")
 
 // readOrder reads a form or a JSON object.
-func readOrder(r *http.Request) (want []wanted, err error) {
+func readOrder(r *http.Request) (want []wanted, terms Terms, err error) {
 	if mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); mediaType == "application/json" {
 		var body struct {
 			Items []wanted `json:"items"`
+			Terms Terms    `json:"terms"`
 		}
 		d := json.NewDecoder(r.Body)
 		d.DisallowUnknownFields()
 		if err := d.Decode(&body); err != nil {
-			return nil, errors.New(`want {"items": [{"item": "...", "quantity": 1}]}`)
+			return nil, "", errors.New(`want {"items": [{"item": "...", "quantity": 1}]}`)
 		}
-		return body.Items, nil
+		return body.Items, body.Terms, nil
 	}
 	if err := r.ParseForm(); err != nil {
-		return nil, errForm
+		return nil, "", errForm
 	}
 	items, quantities := r.PostForm["item"], r.PostForm["quantity"]
 	if len(items) != len(quantities) {
-		return nil, errForm
+		return nil, "", errForm
 	}
 	for i := range items {
 		n, err := strconv.ParseInt(quantities[i], 10, 64)
 		if err != nil {
-			return nil, errForm
+			return nil, "", errForm
 		}
 		want = append(want, wanted{items[i], n})
 	}
-	return want, nil
+	return want, Terms(r.PostForm.Get("terms")), nil
 }
 
 func (m *Merchant) showOrder(w http.ResponseWriter, r *http.Request) {
@@ -181,12 +190,17 @@ func (m *Merchant) pay(w http.ResponseWriter, r *http.Request) {
 		m.fail(w, r, http.StatusConflict, stateTexts[order.State])
 		return
 	}
+	terms, err := order.Terms.parse()
+	if err != nil {
+		m.unavailable(w, r, err)
+		return
+	}
 	page := m.url("orders", order.ID) // shows the true state, whatever led there
 	message := set.Initiation{
 		Kind: set.PaymentInitiation, Versions: []string{"1.0"}, SETURL: m.url("set"),
 		QueryURL: page, SuccessURL: page, FailureURL: page, CancelURL: page,
 		LIDM: order.lidM, PurchAmt: &order.amount, Brands: []set.BrandID{set.BrandID(m.Endpoint.SignCert.Brand())},
-		OrderType: "text/plain; charset=utf-8", Order: order.description,
+		InstallRecur: terms, OrderType: "text/plain; charset=utf-8", Order: order.description,
 	}
 	body, err := message.Encode()
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -109,7 +108,7 @@ func newWorld(t *testing.T, dbURL string) *world {
 		Gateways:   []merchant.Gateway{{Certificate: ge.ExchangeCert, Chain: ge.Chain, URL: w.gateway.server.URL}},
 		Log:        slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		MerchData:  set.MerchData{MerchCatCode: "5942"},
-		CaptureNow: true,
+		Capture:    merchant.CaptureImmediately,
 		Client: sethttp.Client{Timeout: 5 * time.Second, Tries: 2, Pause: 10 * time.Millisecond,
 			Record: func(_ string, request, response []byte) { w.record(request, response) }},
 		AnswerTimeout: 10 * time.Second,
@@ -288,163 +287,4 @@ func peerCode(err error) set.ErrorCode {
 		return p.Code
 	}
 	return 0
-}
-
-// Behaviours of the gateway.
-type behaviour int
-
-const (
-	approve       behaviour = iota
-	decline                 // the issuer says no
-	away                    // 503
-	garbage                 // answers with octets that are no message
-	lostAnswer              // acts, and its answer does not arrive
-	refuse                  // signs an Error
-	tooOld                  // signs the Error messageTooOld
-	unsignedError           // anybody can answer so
-)
-
-// gateway is a payment gateway in software that answers like the real one, or fails like it.
-type gateway struct {
-	e      *set.Endpoint
-	server *httptest.Server
-
-	mu        sync.Mutex
-	behaviour behaviour
-	hold      chan struct{} // when set, answers wait until it is closed
-	received  [][]byte
-	answers   map[string][]byte
-	authCount int // authorizations made
-	capCount  int
-}
-
-func newGateway(t *testing.T, e *set.Endpoint) *gateway {
-	g := &gateway{e: e, answers: make(map[string][]byte)}
-	g.server = httptest.NewServer(sethttp.Handler(sethttp.MediaPayment, slog.New(slog.DiscardHandler), g.serve))
-	t.Cleanup(g.server.Close)
-	return g
-}
-
-func (g *gateway) behave(b behaviour) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.behaviour = b
-}
-
-// pause makes the gateway slow until the function that it returns is called.
-func (g *gateway) pause() (resume func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	hold := make(chan struct{})
-	g.hold = hold
-	return sync.OnceFunc(func() { close(hold) })
-}
-
-// counts tells what the gateway was sent and did.
-func (g *gateway) counts() (received, authorizations, captures int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.received), g.authCount, g.capCount
-}
-
-// different counts the different messages that the gateway received.
-func (g *gateway) different() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	seen := make(map[string]bool)
-	for _, b := range g.received {
-		seen[string(b)] = true
-	}
-	return len(seen)
-}
-
-func (g *gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
-	g.mu.Lock()
-	g.received = append(g.received, slices.Clone(request))
-	hold := g.hold
-	g.mu.Unlock()
-	if hold != nil {
-		select {
-		case <-hold:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch g.behaviour {
-	case away:
-		return nil, errors.New("the gateway is away")
-	case garbage:
-		return []byte("\x30\x03abc"), nil
-	case refuse, tooOld, unsignedError:
-		return g.fail(request)
-	}
-	response := g.answers[string(request)]
-	if response == nil {
-		var err error
-		if response, err = g.act(request); err != nil {
-			return nil, err
-		}
-		g.answers[string(request)] = response
-	}
-	if g.behaviour == lostAnswer {
-		return nil, errors.New("the answer is lost")
-	}
-	return response, nil
-}
-
-func (g *gateway) fail(request []byte) ([]byte, error) {
-	p := &set.ProtocolError{Code: set.InvalidCertificate}
-	e := g.e
-	switch g.behaviour {
-	case tooOld:
-		p.Code = set.MessageTooOld
-	case unsignedError:
-		e = &set.Endpoint{Software: settest.Software}
-	}
-	w, err := set.Decode(request)
-	if err != nil {
-		return nil, err
-	}
-	response, err := e.ErrorResponse(time.Now(), request, w, p)
-	if err != nil {
-		return nil, err
-	}
-	return response, p
-}
-
-func (g *gateway) act(request []byte) ([]byte, error) {
-	now := time.Now()
-	w, err := g.e.Receive(now, request, set.AuthReqType, set.CapReqType)
-	if err != nil {
-		return nil, err
-	}
-	if w.Message.CapReq != nil {
-		o, err := g.e.OpenCapReq(now, w)
-		if err != nil {
-			return nil, err
-		}
-		code := o.Items[0].Code
-		if g.capCount > 0 && code == set.CapSuccess {
-			code = set.CapDuplicateRequest
-		} else if code == set.CapSuccess {
-			g.capCount++
-		}
-		return g.e.CapRes(now, o, []set.CapResPayload{{CapCode: code, CapAmt: o.Items[0].Item.CapPayload.CapReqAmt}})
-	}
-	o, err := g.e.OpenAuthReq(now, w)
-	if err != nil {
-		return nil, err
-	}
-	defer o.Clear()
-	amount := o.Data.AuthReqItem.AuthReqPayload.AuthReqAmt
-	switch {
-	case o.Refusal != nil:
-		return g.e.AuthRes(now, o, set.Authorization{Code: *o.Refusal, Amount: set.CurrencyAmount{Currency: amount.Currency}})
-	case g.behaviour == decline:
-		return g.e.AuthRes(now, o, set.Authorization{Code: set.AuthDeclined, Amount: set.CurrencyAmount{Currency: amount.Currency}})
-	}
-	g.authCount++
-	return g.e.AuthRes(now, o, set.Authorization{Code: set.AuthApproved, Amount: amount, ApprovalCode: "A12345"})
 }
