@@ -4,11 +4,13 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/cmd/internal/party"
+	"github.com/setkit/setkit/roles/merchant"
 	"github.com/setkit/setkit/roles/set"
 )
 
@@ -20,7 +22,7 @@ func newApp() *urfave.App {
 	return &urfave.App{
 		Name:  "set-merchant",
 		Usage: "a shop that is paid by SET",
-		Commands: []*urfave.Command{
+		Commands: append([]*urfave.Command{
 			{
 				Name: "enroll", Usage: "make keys in the token and get certificates for them from the merchant CA",
 				Description: party.EnrollDescription + "Example: set-merchant enroll --config merchant.yaml\n" +
@@ -35,15 +37,10 @@ func newApp() *urfave.App {
 			{
 				Name: "orders", Usage: "list the orders, the latest first",
 				Description: "Example: set-merchant orders --config merchant.yaml --json",
-				Flags:       []urfave.Flag{file, &urfave.BoolFlag{Name: "json", Usage: "print JSON"}}, Action: orders,
+				Flags:       []urfave.Flag{file, jsonFlag()}, Action: orders,
 			},
-			{
-				Name: "capture", Usage: "have the server capture the payment of an authorized order",
-				Description: "For a shop whose configuration says capture: manual. ID is as set-merchant orders lists it.\n\n" +
-					"Example: set-merchant capture --config merchant.yaml --order ID",
-				Flags: []urfave.Flag{file, &urfave.StringFlag{Name: "order", Required: true, Usage: "`ID` of the order"}}, Action: capture,
-			},
-		},
+			batchCommand(file),
+		}, operationCommands(file)...),
 	}
 }
 
@@ -54,7 +51,7 @@ type config struct {
 	BaseURL          string           `yaml:"base-url"`
 	Database         string           `yaml:"database"`
 	Catalogue        string           `yaml:"catalogue"`
-	Capture          string           `yaml:"capture"`
+	Capture          merchant.Capture `yaml:"capture"`
 	MerchantCategory set.MerchCatCode `yaml:"merchant-category"`
 	MerchantID       set.MerchantID   `yaml:"merchant-id"`
 	AcquirerBIN      set.BIN          `yaml:"acquirer-bin"`
@@ -69,16 +66,24 @@ type gatewayConfig struct {
 	URL          string `yaml:"url"`
 }
 
-const (
-	captureImmediate = "immediate"
-	captureManual    = "manual"
-)
-
-// load reads the configuration that the command line names.
-func load(c *urfave.Context) (*config, error) {
+// noArguments refuses what stands behind the flags of a command that takes nothing there.
+func noArguments(c *urfave.Context) error {
 	if c.Args().Present() {
-		return nil, cli.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
+		return cli.Usage(fmt.Errorf("unexpected argument %q", c.Args().First()))
 	}
+	return nil
+}
+
+// load is configuration for a command without arguments.
+func load(c *urfave.Context) (*config, error) {
+	if err := noArguments(c); err != nil {
+		return nil, err
+	}
+	return configuration(c)
+}
+
+// configuration reads the configuration that the command line names.
+func configuration(c *urfave.Context) (*config, error) {
 	var cfg config
 	if err := cli.LoadConfig(c.Path("config"), &cfg); err != nil {
 		return nil, cli.Usage(err)
@@ -112,8 +117,8 @@ func (cfg *config) check() error {
 	switch {
 	case len(cfg.Gateways) == 0:
 		return fmt.Errorf("gateways is missing")
-	case cfg.Capture != captureImmediate && cfg.Capture != captureManual:
-		return fmt.Errorf("capture: want %s or %s", captureImmediate, captureManual)
+	case !slices.Contains([]merchant.Capture{merchant.CaptureImmediately, merchant.CaptureManually, merchant.CaptureWithSale}, cfg.Capture):
+		return fmt.Errorf("capture: want %s, %s or %s", merchant.CaptureImmediately, merchant.CaptureManually, merchant.CaptureWithSale)
 	case !sixDigits.MatchString(string(cfg.AcquirerBIN)):
 		return fmt.Errorf("acquirer-bin: want 6 digits in quotes")
 	case !fourDigits.MatchString(string(cfg.MerchantCategory)):

@@ -234,9 +234,7 @@ func TestMerchant(t *testing.T) {
 		return isReady(url)
 	})
 	id := buy(t, w, url)
-	if code, _, stderr := command(t.Context(), "capture", "--config", file, "--order", id); code != 0 {
-		t.Errorf("capture: %d %s", code, stderr)
-	}
+	number := operate(t, file, id)
 	var list []merchant.Order
 	poll(t, "the order is captured", func() bool {
 		code, stdout, stderr := command(t.Context(), "orders", "--config", file, "--json")
@@ -248,16 +246,56 @@ func TestMerchant(t *testing.T) {
 	if p := list[0].Payment; p.AuthCode != "approved" || p.ApprovalCode != "OK0001" || list[0].Total != "4.50 USD" {
 		t.Errorf("order %+v, payment %+v", list[0], p)
 	}
-	if code, stdout, _ = command(t.Context(), "orders", "--config", file); code != 0 || !strings.Contains(stdout, list[0].Payment.XID.String()) {
+	if code, stdout, _ = command(t.Context(), "orders", "--config", file); code != 0 || !regexp.MustCompile(number+` .* captured +4\.50 +4\.50 +0\.00`).MatchString(stdout) {
 		t.Errorf("orders as a table: %d\n%s", code, stdout)
 	}
-	if code, _, stderr := command(t.Context(), "capture", "--config", file, "--order", id); code != 1 || !strings.Contains(stderr, "asked for already") {
+	if code, _, stderr := command(t.Context(), "capture", "--config", file, number); code != 1 || !strings.Contains(stderr, "what can be done: void, refund") {
 		t.Errorf("second capture: %d %s", code, stderr)
+	}
+	// A gateway that does not answer this.
+	if code, stdout, stderr := command(t.Context(), "refund", "--config", file, "--wait", "1s", "--json", number); code != 4 || !strings.Contains(stdout, `"pending"`) {
+		t.Errorf("refund without an answer: %d %s%s", code, stdout, stderr)
+	}
+	if code, _, stderr := command(t.Context(), "void", "--config", file, number); code != 1 || !strings.Contains(stderr, "refund) still waits") {
+		t.Errorf("void while the refund waits: %d %s", code, stderr)
+	}
+	if code, stdout, _ := command(t.Context(), "batch", "show", "--config", file, "--wait", "0s"); code != 0 || !strings.Contains(stdout, "asked: operation") {
+		t.Errorf("batch show without waiting: %d %s", code, stdout)
 	}
 	stop()
 	if got := <-ended; got.code != 0 || strings.Contains(got.stderr, pan) {
 		t.Errorf("serve: %d\n%s", got.code, got.stderr)
 	}
+}
+
+// operate has an authorized order captured by commands, and gives its number.
+func operate(t *testing.T, file, id string) string {
+	t.Helper()
+	run := func(wantCode int, wantText string, args ...string) string {
+		t.Helper()
+		code, stdout, stderr := command(t.Context(), append(args[:1:1], append([]string{"--config", file}, args[1:]...)...)...)
+		if code != wantCode || !strings.Contains(stdout+stderr, wantText) {
+			t.Errorf("%v: exit code %d, want %d and %q\n%s%s", args, code, wantCode, wantText, stdout, stderr)
+		}
+		return stdout
+	}
+	var list []merchant.Order
+	if err := json.Unmarshal([]byte(run(0, id, "orders", "--json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	number := fmt.Sprint(list[0].Number)
+	run(1, "4.51 USD is more than the 4.50 USD that are left", "capture", "--amount", "4.51", number)
+	run(2, "at most 2 decimal places", "capture", "--amount", "4.505", number)
+	run(1, "want less than the 4.50 USD", "reverse", "--to", "4.50", number)
+	run(1, "not ordered in several shipments", "ship", "--amount", "1", number)
+	run(1, "not paid in instalments", "charge", id)
+	run(1, "nothing is captured", "refund", number)
+	run(1, "no refund that stands", "undo-refund", number)
+	if out := run(0, "success", "capture", number); !strings.Contains(out, number+"   capture    4.50 USD  success") {
+		t.Errorf("capture prints\n%s", out)
+	}
+	run(0, "nothing is authorized that is not captured", "capture", "--all")
+	return number
 }
 
 func isReady(url string) bool {
@@ -339,12 +377,20 @@ func TestUsage(t *testing.T) {
 		{2, "listen-on", []string{"serve", "--config", with("unknown", "listen:", "listen-on: x\nlisten:")}},
 		{2, "acquirer-bin", []string{"serve", "--config", with("bin", `"411111"`, `"41111"`)}},
 		{2, "merchant-category", []string{"serve", "--config", with("mcc", `"5942"`, `"594"`)}},
-		{2, "immediate or manual", []string{"serve", "--config", with("capture", "capture: manual", "capture: later")}},
+		{2, "immediate, manual or sale", []string{"serve", "--config", with("capture", "capture: manual", "capture: later")}},
 		{2, "merchant-id is missing", []string{"enroll", "--config", with("id", "merchant-id: M-0001", "")}},
 		{2, "certificates and url", []string{"enroll", "--config", with("gateway", `url: "${SET_GATEWAY_URL}"`, "")}},
 		{2, "unexpected argument", []string{"orders", "--config", file, "now"}},
-		{2, "order", []string{"capture", "--config", file}},
-		{1, "no such order", []string{"capture", "--config", file, "--order", "X"}},
+		{2, "want one ORDER", []string{"capture", "--config", file}},
+		{2, "after the flags", []string{"capture", "--config", file, "1001", "--amount", "1.00"}},
+		{1, "no such order", []string{"capture", "--config", file, "X"}},
+		{1, "no such order", []string{"void", "--config", file, "1001"}},
+		{2, "--all is of all orders", []string{"capture", "--config", file, "--all", "1001"}},
+		{2, "to", []string{"reverse", "--config", file, "1001"}},
+		{2, "amount", []string{"ship", "--config", file, "1001"}},
+		{2, "--batch is missing", []string{"batch", "close", "--config", file}},
+		{2, "unexpected argument", []string{"batch", "show", "--config", file, "7"}},
+		{2, "needs a command", []string{"batch"}},
 		{3, "nobody", []string{"enroll", "--config", with("token", "token=merchant", "token=nobody")}},
 	} {
 		code, stdout, stderr := command(t.Context(), c.args...)

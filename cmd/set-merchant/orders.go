@@ -2,9 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
-	"time"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -14,7 +12,7 @@ import (
 
 // withStore calls use with the merchant's database open.
 func withStore(c *urfave.Context, use func(*merchant.Store) error) (err error) {
-	cfg, err := load(c)
+	cfg, err := configuration(c)
 	if err != nil {
 		return err
 	}
@@ -27,6 +25,9 @@ func withStore(c *urfave.Context, use func(*merchant.Store) error) (err error) {
 }
 
 func orders(c *urfave.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
 	return withStore(c, func(store *merchant.Store) error {
 		list, err := store.Orders(c.Context)
 		if err != nil {
@@ -40,22 +41,12 @@ func orders(c *urfave.Context) error {
 		}
 		var rows [][]string
 		for _, o := range list {
-			row := []string{strconv.FormatInt(o.Number, 10), o.Created.Format(time.RFC3339), o.Total, string(o.State), "", "", "", "", o.ID}
+			row := []string{strconv.FormatInt(o.Number, 10), o.Created.Format("2006-01-02 15:04"), o.Total, string(o.State), "", "", "", ""}
 			if p := o.Payment; p != nil {
-				copy(row[4:], []string{p.XID.String(), p.AuthCode, p.ApprovalCode, string(p.Capture)})
+				copy(row[4:], []string{p.AuthorizedAmount.String(), p.CapturedAmount.String(), p.RefundedAmount.String(), string(p.Pending)})
 			}
 			rows = append(rows, row)
 		}
-		return cli.Table(c.App.Writer, []string{"ORDER", "TIME", "AMOUNT", "STATE", "XID", "AUTHORIZATION", "APPROVAL", "CAPTURE", "ID"}, rows)
-	})
-}
-
-func capture(c *urfave.Context) error {
-	return withStore(c, func(store *merchant.Store) error {
-		if err := store.Capture(c.Context, c.String("order")); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintln(c.App.Writer, "the server captures it: see set-merchant orders")
-		return err
+		return cli.Table(c.App.Writer, []string{"ORDER", "TIME (UTC)", "TOTAL", "STATE", "AUTHORIZED", "CAPTURED", "REFUNDED", "PENDING"}, rows)
 	})
 }

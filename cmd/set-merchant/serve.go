@@ -67,6 +67,6 @@ func (cfg *config) merchant(endpoint *set.Endpoint, ring *keyring.Ring, store *m
 	}
 	return merchant.New(merchant.Config{
 		Endpoint: endpoint, Store: store, Catalogue: &catalogue, Gateways: gateways, BaseURL: cfg.BaseURL, Log: log,
-		MerchData: set.MerchData{MerchCatCode: cfg.MerchantCategory}, CaptureNow: cfg.Capture == captureImmediate, KeysReady: ring.Ready,
+		MerchData: set.MerchData{MerchCatCode: cfg.MerchantCategory}, Capture: cfg.Capture, KeysReady: ring.Ready,
 	})
 }
