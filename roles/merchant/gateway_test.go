@@ -44,6 +44,7 @@ type gateway struct {
 	answers   map[string][]byte
 	certAsked int
 	message   *set.AcqCardCodeMsg // to the cardholder
+	later     time.Duration       // its clock is ahead of the machine's
 }
 
 // books are what a gateway remembers. Several gateway certificates may share them.
@@ -200,7 +201,7 @@ func (g *gateway) fail(request []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	response, err := e.ErrorResponse(time.Now(), request, w, p)
+	response, err := e.ErrorResponse(time.Now().Add(g.later), request, w, p)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +209,7 @@ func (g *gateway) fail(request []byte) ([]byte, error) {
 }
 
 func (g *gateway) act(request []byte) ([]byte, error) {
-	now := time.Now()
+	now := time.Now().Add(g.later)
 	w, err := g.e.Receive(now, request, set.AuthReqType, set.AuthRevReqType, set.CapReqType, set.CapRevReqType, set.CredReqType,
 		set.CredRevReqType, set.BatchAdminReqType, set.PCertReqType)
 	if err != nil {

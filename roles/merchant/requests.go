@@ -419,7 +419,7 @@ func (w work) bookAdjustment(n int, p set.CapRevOrCredResPayload) {
 	}
 	switch w.kind {
 	case KindRefund:
-		a.Refunds = append(a.Refunds, &refund{Operation: w.id, Amount: i.Amount, At: w.second(), Batch: p.BatchID})
+		a.Refunds = append(a.Refunds, &refund{Number: s.refunds() + 1, Operation: w.id, Amount: i.Amount, At: w.second(), Batch: p.BatchID})
 	case KindUndoRefund:
 		at := w.second()
 		newest.Undone = &at

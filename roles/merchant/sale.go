@@ -66,8 +66,9 @@ type capture struct {
 	Failure   string
 }
 
-// refund is a credit.
+// refund is a credit. Those of a purchase are numbered as they were made.
 type refund struct {
+	Number    int
 	Operation string
 	Amount    set.CurrencyAmount
 	At        time.Time
@@ -145,7 +146,7 @@ func (s *sale) lastRefund() map[*authorization]*refund {
 	out := make(map[*authorization]*refund)
 	for _, a := range s.Authorizations {
 		for _, r := range a.Refunds {
-			if r.Undone == nil && (newest == nil || r.At.After(newest.At)) {
+			if r.Undone == nil && (newest == nil || r.Number > newest.Number) {
 				newest = r
 			}
 		}
@@ -158,6 +159,14 @@ func (s *sale) lastRefund() map[*authorization]*refund {
 		}
 	}
 	return out
+}
+
+// refunds counts those that were ever made.
+func (s *sale) refunds() (n int) {
+	for _, a := range s.Authorizations {
+		n += len(a.Refunds)
+	}
+	return n
 }
 
 // sums are what is authorized, captured and given back of the whole purchase. What was captured of an

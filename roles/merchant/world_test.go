@@ -104,7 +104,7 @@ func newWorld(t *testing.T, dbURL string) *world {
 		Endpoint: w.Merchant(t, settest.MerchantID),
 		Catalogue: &merchant.Catalogue{Currency: "EUR", Items: []merchant.Item{
 			{ID: "book", Name: "The Elements of Programming", Price: 4200}, {ID: "pencil", Name: "Pencil 2B", Price: 25},
-		}},
+		}, Terms: []merchant.Terms{"split", "install 3", "recur 28 20301231"}},
 		Gateways:  []merchant.Gateway{{Certificate: ge.ExchangeCert, Chain: ge.Chain, URL: w.gateway.server.URL}},
 		Log:       slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		MerchData: set.MerchData{MerchCatCode: "5942"},
@@ -167,10 +167,13 @@ func (w *world) ask(t *testing.T, method, path, accept, contentType, body string
 }
 
 // order has the shop make an order of one book and two pencils.
-func (w *world) order(t *testing.T) *merchant.Order {
+func (w *world) order(t *testing.T) *merchant.Order { return w.orderOn(t, "") }
+
+// orderOn is order, paid on these terms.
+func (w *world) orderOn(t *testing.T, terms merchant.Terms) *merchant.Order {
 	t.Helper()
 	status, body, _ := w.ask(t, "POST", "/orders", "application/json", "application/json",
-		`{"items": [{"item": "book", "quantity": 1}, {"item": "pencil", "quantity": 2}]}`)
+		`{"items": [{"item": "book", "quantity": 1}, {"item": "pencil", "quantity": 2}], "terms": "`+string(terms)+`"}`)
 	if status != http.StatusCreated {
 		t.Fatalf("order: %d %s", status, body)
 	}
@@ -225,6 +228,7 @@ func (w *world) wake(t *testing.T, card *settest.Card, orderID string) *wallet {
 	}
 	init := must[*set.Initiation](t)(set.ParseInitiation(body))
 	p := must[*set.Purchase](t)(set.NewPurchase(init, settest.Brand, set.BIN(card.Account.PAN[:6]), "en"))
+	p.InstallRecurData = init.InstallRecur // the cardholder agrees
 	return &wallet{w: w, card: card, purchase: p, url: init.SETURL}
 }
 
@@ -251,7 +255,7 @@ func (c *wallet) sign(t *testing.T) []byte {
 // result sends a purchase request and gives what the merchant says of it.
 func (c *wallet) result(t *testing.T, preq []byte) (set.PResPayload, error) {
 	t.Helper()
-	data, err := c.purchase.OpenResponse(c.card.Endpoint, time.Now(), c.post(t, preq))
+	data, err := c.purchase.OpenResponse(c.card.Endpoint, c.w.now(), c.post(t, preq))
 	if err != nil {
 		return set.PResPayload{}, err
 	}
@@ -269,15 +273,33 @@ func (c *wallet) pay(t *testing.T) set.PResPayload {
 
 func (c *wallet) inquire(t *testing.T, by *settest.Card) (set.PResPayload, error) {
 	t.Helper()
-	q, req, err := c.purchase.InqReq(by.Endpoint, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := c.purchase.OpenInqRes(by.Endpoint, time.Now(), q, c.post(t, req))
+	all, err := c.inquireAll(t, by)
 	if err != nil {
 		return set.PResPayload{}, err
 	}
-	return data.PResPayloadSeq[0], nil
+	return all[0], nil
+}
+
+// inquireAll gives what the merchant says of each authorization.
+func (c *wallet) inquireAll(t *testing.T, by *settest.Card) ([]set.PResPayload, error) {
+	t.Helper()
+	q, req, err := c.purchase.InqReq(by.Endpoint, c.w.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := c.purchase.OpenInqRes(by.Endpoint, c.w.now(), q, c.post(t, req))
+	if err != nil {
+		return nil, err
+	}
+	return data.PResPayloadSeq, nil
+}
+
+// now is the time of the merchant and of its customers.
+func (w *world) now() time.Time {
+	if w.config.Now != nil {
+		return w.config.Now()
+	}
+	return time.Now()
 }
 
 // peerCode is the code of the Error message that err is, 0 if it is none.
