@@ -258,7 +258,7 @@ func (s *Store) finish(ctx context.Context, now time.Time, id string, book booki
 
 // A request that got too old waits before it is made anew, longer each time: clocks may disagree.
 const (
-	anewPauseMin    = time.Second
+	anewPauseMin    = 250 * time.Millisecond
 	anewPauseMax    = 10 * time.Minute
 	anewDoublingMax = 10
 )

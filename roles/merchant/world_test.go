@@ -37,6 +37,7 @@ type world struct {
 	*settest.World
 	dbURL    string
 	config   merchant.Config
+	merchant *merchant.Merchant
 	gateway  *gateway
 	shop     *httptest.Server
 	log      *lockedBuffer
@@ -129,6 +130,7 @@ func (w *world) start(t *testing.T) {
 	w.shop = httptest.NewUnstartedServer(nil)
 	w.config.BaseURL = "http://" + w.shop.Listener.Addr().String() + "/books"
 	m := must[*merchant.Merchant](t)(merchant.New(w.config))
+	w.merchant = m
 	w.shop.Config.Handler = http.StripPrefix("/books", m.Handler())
 	w.shop.Start()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,0 +1,193 @@
+package merchant_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/setkit/setkit/roles/merchant"
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/pki"
+)
+
+// tell gives a gateway the brand's lists of what is revoked.
+func (w *world) tell(t *testing.T, e *set.Endpoint, revoked ...*pki.Certificate) {
+	t.Helper()
+	bci, crl := w.RevocationLists(t, revoked...)
+	e.Verifier = must[*pki.Verifier](t)(w.Endpoint(t).Verifier.Update(bci, []*pki.CRL{crl}, w.Chain(pki.PCA), time.Now()))
+}
+
+func (w *world) wantReady(t *testing.T, status int, text string) {
+	t.Helper()
+	if got, body, _ := w.ask(t, "GET", "/readyz", "*/*", "", ""); got != status || !strings.Contains(string(body), text) {
+		t.Errorf("ready: %d %s, want %d and %q", got, body, status, text)
+	}
+}
+
+// A renewed certificate is used at once, and after a restart; one that was revoked is not used any more.
+func TestGatewayCertificateRenewed(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		poll(t, "the gateway is asked at the start", func() bool {
+			asked := false
+			w.gateway.set(func() { asked = w.gateway.certAsked > 0 })
+			return asked
+		})
+		order := w.order(t)
+		early := w.wake(t, w.card(t, firstPAN), order.ID)
+		if err := early.initiate(t); err != nil {
+			t.Fatal(err)
+		}
+		stolen, renewed := w.gateway.e, w.Gateway(t, "G-0001")
+		w.tell(t, renewed, stolen.ExchangeCert, stolen.SignCert)
+		w.gateway.set(func() { w.gateway.e = renewed })
+		if err := w.merchant.RefreshGateways(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// What was encrypted for the stolen key goes no further.
+		if _, err := early.result(t, early.sign(t)); peerCode(err) != set.InvalidCertificate {
+			t.Errorf("payment instructions for a revoked key: %v", err)
+		}
+		for _, when := range []string{"at once", "after a restart, though nobody tells it again"} {
+			c := w.wake(t, early.card, order.ID)
+			if err := c.initiate(t); err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			if !bytes.Equal(c.purchase.GatewayCert, renewed.ExchangeCert.X509.Raw) {
+				t.Errorf("%s: the certificate offered is not the renewed one", when)
+			}
+			w.gateway.behave(away)
+			w.crash(t)
+			w.wantReady(t, http.StatusOK, "ready")
+		}
+		w.gateway.behave(approve)
+		c := w.wake(t, early.card, order.ID)
+		wantAuth(t, c.pay(t), set.AuthApproved)
+		w.await(t, order.ID, merchant.OrderCaptured)
+		// A configuration with the stolen certificate alone does not bring it back: the lists were kept.
+		w.gateway.behave(away)
+		other := w.Gateway(t, "G-0009")
+		w.config.Gateways = []merchant.Gateway{{Certificate: stolen.ExchangeCert, Chain: stolen.Chain, URL: w.gateway.server.URL}}
+		w.crash(t)
+		w.wantReady(t, http.StatusOK, "ready")
+		w.config.Gateways[0].Certificate = other.ExchangeCert // another gateway: what is stored of the first is not for it
+		w.crash(t)
+		c = w.wake(t, early.card, w.order(t).ID)
+		if err := c.initiate(t); err != nil || !bytes.Equal(c.purchase.GatewayCert, other.ExchangeCert.X509.Raw) {
+			t.Errorf("another gateway in the configuration: %v", err)
+		}
+	})
+}
+
+// A gateway all of whose certificates are revoked is not offered, until it has a new one.
+func TestGatewayRevoked(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		stolen := w.gateway.e
+		w.gateway.set(func() { w.tell(t, w.gateway.e, stolen.ExchangeCert, stolen.SignCert) })
+		if err := w.merchant.RefreshGateways(t.Context()); err == nil || !strings.Contains(err.Error(), "revoked") {
+			t.Errorf("the revoked gateway's answer: %v", err)
+		}
+		w.wantReady(t, http.StatusServiceUnavailable, "revoked")
+		c := w.wake(t, w.card(t, firstPAN), w.order(t).ID)
+		if err := c.initiate(t); peerCode(err) != set.UnspecifiedFailure {
+			t.Errorf("PInitReq: %v", err)
+		}
+		// A certificate of another gateway is no way out.
+		w.gateway.set(func() { w.gateway.e = w.GatewayOf(t, "Another bank", "G-0001") })
+		if err := w.merchant.RefreshGateways(t.Context()); err == nil {
+			t.Error("the certificate of another acquirer's gateway is taken")
+		}
+		w.gateway.set(func() {
+			w.gateway.e = w.Gateway(t, "G-0001")
+			w.tell(t, w.gateway.e, stolen.ExchangeCert, stolen.SignCert)
+		})
+		if err := w.merchant.RefreshGateways(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.wantReady(t, http.StatusOK, "ready")
+		wantAuth(t, c.pay(t), set.AuthApproved)
+	})
+}
+
+// What is revoked is learnt from the answers to payment messages too, and kept.
+func TestListsLearntFromAnswers(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		poll(t, "the gateway is asked at the start", func() bool {
+			asked := false
+			w.gateway.set(func() { asked = w.gateway.certAsked > 0 })
+			return asked
+		})
+		stolen := w.Gateway(t, "G-0002")
+		w.gateway.set(func() { w.tell(t, w.gateway.e, stolen.ExchangeCert, stolen.SignCert) })
+		order := w.order(t)
+		wantAuth(t, w.wake(t, w.card(t, firstPAN), order.ID).pay(t), set.AuthApproved)
+		w.await(t, order.ID, merchant.OrderCaptured)
+		w.gateway.behave(away)
+		w.config.Gateways = []merchant.Gateway{{Certificate: stolen.ExchangeCert, Chain: stolen.Chain, URL: w.gateway.server.URL}}
+		poll(t, "the lists are kept", func() bool {
+			w.crash(t)
+			status, _, _ := w.ask(t, "GET", "/readyz", "*/*", "", "")
+			return status == http.StatusServiceUnavailable
+		})
+		w.wantReady(t, http.StatusServiceUnavailable, "revoked")
+	})
+}
+
+// A request that is for a key revoked meanwhile is not sent.
+func TestNothingForARevokedKey(t *testing.T) {
+	eachManual(t, func(t *testing.T, w *world) {
+		op := w.operator(t)
+		order := w.orderOn(t, "split")
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
+		wantCompletion(t, c.pay(t), set.OrderReceived)
+		stolen, renewed := w.gateway.e, w.Gateway(t, "G-0001")
+		w.tell(t, renewed, stolen.ExchangeCert)
+		w.gateway.set(func() { w.gateway.e = renewed })
+		if err := w.merchant.RefreshGateways(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		before, _, _ := w.gateway.counts()
+		if got := op.outcome(op.ship(order.ID, 1000, false)); got.State != merchant.OperationRefused || !strings.Contains(got.Failure, "revoked") {
+			t.Errorf("shipment: %+v", got)
+		}
+		if n, _, _ := w.gateway.counts(); n != before {
+			t.Error("a request for a revoked key was sent")
+		}
+		w.await(t, order.ID, merchant.OrderFailed) // and can be paid anew
+		wantCompletion(t, w.wake(t, c.card, order.ID).pay(t), set.OrderReceived)
+		op.done(op.ship(order.ID, 1000, false))
+		op.done(op.capture(order.ID, 0))
+		w.wantMoney(t, order.ID, merchant.OrderCaptured, 1000, 1000, 0)
+	})
+}
+
+// The gateways are asked again before anything of theirs expires.
+func TestRefreshPause(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "")
+	w.config.BaseURL = "http://shop.example"
+	now := time.Now()
+	pause := func() time.Duration {
+		t.Helper()
+		return must[*merchant.Merchant](t)(merchant.New(w.config)).RefreshPause(now)
+	}
+	if got := pause(); got != time.Hour {
+		t.Errorf("nothing expires soon: %v, want an hour", got)
+	}
+	crl := func(valid time.Duration) {
+		t.Helper()
+		cert, key := w.Authority(pki.PCA)
+		list := must[*pki.CRL](t)(pki.IssueCRL(rand.Reader, pki.CRLTemplate{Number: 1, ThisUpdate: now.Add(-time.Hour), NextUpdate: now.Add(valid)}, cert, key))
+		w.config.Endpoint.Verifier = must[*pki.Verifier](t)(pki.NewVerifier([]*pki.Certificate{w.Root}, pki.Options{Store: pki.Store{CRLs: []*pki.CRL{list}}}))
+	}
+	crl(30 * time.Minute)
+	if got := pause(); got < 14*time.Minute || got > 15*time.Minute {
+		t.Errorf("a list ends in 30 minutes: %v, want 15 minutes", got)
+	}
+	crl(time.Second)
+	if got := pause(); got != time.Minute {
+		t.Errorf("a list ends now: %v, want a minute", got)
+	}
+}
