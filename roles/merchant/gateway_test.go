@@ -23,6 +23,7 @@ const (
 	approve       behaviour = iota
 	decline                 // the issuer says no
 	away                    // 503
+	certsOnly               // 503 for everything but PCertReq
 	garbage                 // answers with octets that are no message
 	lostAnswer              // acts, and its answer does not arrive
 	refuse                  // signs an Error
@@ -164,9 +165,11 @@ func (g *gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch g.behaviour {
-	case away:
+	switch {
+	case g.behaviour == away, g.behaviour == certsOnly && w.Message.Type() != set.PCertReqType:
 		return nil, errors.New("the gateway is away")
+	}
+	switch g.behaviour {
 	case garbage:
 		return []byte("\x30\x03abc"), nil
 	case refuse, tooOld, tooOldOnce, unsignedError:

@@ -163,6 +163,55 @@ func TestNothingForARevokedKey(t *testing.T) {
 	})
 }
 
+// What may have been sent for a key before it was revoked, and was not answered, is for a person to look into.
+func TestRevokedWhileAwaited(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.config.AnswerTimeout = 300 * time.Millisecond
+		w.crash(t)
+		resume := w.gateway.pause()
+		defer resume()
+		order := w.order(t)
+		wantCompletion(t, w.wake(t, w.card(t, firstPAN), order.ID).pay(t), set.OrderReceived)
+		stolen, renewed := w.gateway.e, w.Gateway(t, "G-0001")
+		w.tell(t, renewed, stolen.ExchangeCert)
+		w.gateway.set(func() { w.gateway.e = renewed })
+		if err := w.merchant.RefreshGateways(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		resume() // the gateway cannot open the request any more
+		if o := w.await(t, order.ID, merchant.OrderUnresolved); !strings.Contains(o.Payment.Failure, "revoked") {
+			t.Errorf("payment %+v", o.Payment)
+		}
+	})
+}
+
+// A capture that may have been sent for such a key is asked for anew, for the gateway's new one. A gateway that
+// cannot read its own token any more does not tell whether it has captured.
+func TestRevokedWhileCapturing(t *testing.T) {
+	eachManual(t, func(t *testing.T, w *world) {
+		op := w.operator(t)
+		o, _ := w.paid(t)
+		w.gateway.behave(lostAnswer)
+		asked := must[*merchant.Operation](t)(op.capture(o.ID, 1000))
+		poll(t, "the gateway captures", func() bool { return w.gateway.did(set.CapReqType) == 1 })
+		w.gateway.behave(certsOnly)
+		stolen, renewed := w.gateway.e, w.Gateway(t, "G-0001")
+		w.tell(t, renewed, stolen.ExchangeCert)
+		w.gateway.set(func() { w.gateway.e = renewed })
+		if err := w.merchant.RefreshGateways(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		poll(t, "the capture is asked for anew", func() bool {
+			return must[*merchant.Operation](t)(w.config.Store.Operation(t.Context(), asked.ID)).Next != ""
+		})
+		w.gateway.behave(approve)
+		if got := op.outcome(asked, nil); got.State != merchant.OperationUnresolved || got.ID == asked.ID || got.Items[0].Code != "invalidCapToken" {
+			t.Errorf("capture: %+v", got)
+		}
+		w.await(t, o.ID, merchant.OrderUnresolved)
+	})
+}
+
 // The gateways are asked again before anything of theirs expires.
 func TestRefreshPause(t *testing.T) {
 	t.Parallel()

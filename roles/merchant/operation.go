@@ -234,6 +234,7 @@ func (s *Store) finish(ctx context.Context, now time.Time, id string, book booki
 		if w.state == OperationPending {
 			w.state = OperationDone
 		}
+		w.octets = nil // nobody sends them again
 		if err := s.finishItems(ctx, tx, w); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,10 +28,12 @@ func (m *Merchant) operate(ctx context.Context, job sqldb.Job) (func(*sql.Tx) er
 	sent := w.octets != nil && job.Attempt > 1
 	answer, err := m.exchange(ctx, &w)
 	var book booking
-	if distrusted, ok := errors.AsType[*distrustError](err); ok && w.kind == KindAuthorize && distrusted.final {
-		book, err = bookDistrust(distrusted, sent), nil
-	} else if err == nil {
+	distrusted, ok := errors.AsType[*distrustError](err)
+	switch {
+	case err == nil:
 		book, err = m.read(w, answer)
+	case ok && distrusted.final && (sent || w.Repeats == 0 || w.kind == KindReverse):
+		book, err = bookDistrust(distrusted, sent), nil
 	}
 	if err != nil {
 		return nil, err
@@ -42,6 +45,9 @@ func (m *Merchant) operate(ctx context.Context, job sqldb.Job) (func(*sql.Tx) er
 		return nil, err
 	}
 	m.outcomes.signal()
+	if r := done.Report; r != nil {
+		m.Log.Info("batch administered", "operation", string(done.Batch.Operation), "batch", r.Batch, "status", r.Status)
+	}
 	for _, i := range done.Items {
 		m.Log.Info("operation", "operation", string(done.kind), "state", string(done.state), "order", i.Order, "xid", i.XID.String(),
 			"amount", i.Total, "code", i.Code, "failure", done.Failure)
@@ -169,18 +175,21 @@ func (m *Merchant) trusts(raw []byte) error {
 	return nil
 }
 
-// bookDistrust ends an authorization that is not sent any more, because the cardholder's payment instructions
-// are for a key that is no longer trusted.
+// bookDistrust ends an operation whose request is not sent any more, because it is for a key that is no longer
+// trusted. The cardholder's payment instructions cannot be encrypted for another one; all else can.
 func bookDistrust(err *distrustError, sent bool) booking {
 	return func(w work) *operation {
-		s, a := w.item(w.Items[0])
-		w.state, w.Failure = OperationRefused, err.Error()
-		s.Trouble = fmt.Sprintf("%s of %s: %v", w.kind, w.Items[0].Total, err)
-		if sent {
-			a.Unknown, a.Failure, w.state = true, err.Error(), OperationUnresolved
-			return nil
+		switch {
+		case w.kind == KindAuthorize && sent, w.kind == KindReverse && (sent || w.Repeats > 0):
+			s, a := w.item(w.Items[0])
+			w.state, w.Failure = OperationUnresolved, err.Error()
+			a.Unknown, a.Failure = true, err.Error()
+			s.Trouble = fmt.Sprintf("%s of %s: %v", w.kind, w.Items[0].Total, err)
+		case sent:
+			return w.late(ways[w.kind].late)
+		default:
+			w.fail(err.Error())
 		}
-		w.notAuthorized(s, a, set.AuthUnspecifiedFailure, err.Error())
 		return nil
 	}
 }
@@ -353,14 +362,23 @@ func (m *Merchant) openCapRes(w work, answer []byte) (booking, error) {
 			s.Trouble, w.Items[n].Code = "", p.CapCode.String()
 			w.captured(s, a, w.Capture.Items[n].Payload, p)
 			// What an earlier copy of the request has captured is a duplicate in this one.
-			if p.CapCode == set.CapSuccess || p.CapCode == set.CapDuplicateRequest && w.Repeats > 0 {
+			if p.CapCode == set.CapSuccess || p.CapCode == set.CapDuplicateRequest {
 				s.step(a, set.StepCapture, i.Amount)
-			} else {
-				w.refuse(n, p.CapCode.String())
+				continue
 			}
+			w.refuse(n, p.CapCode.String())
+			w.doubt(a, slices.Contains([]set.CapCode{set.CapUnspecifiedFailure, set.CapTokenMissing, set.CapInvalidCapToken}, p.CapCode))
 		}
 		return nil
 	}, nil
+}
+
+// doubt books that a refusal does not tell what earlier requests for the same have done: it is not because of the
+// state of the authorization.
+func (w work) doubt(a *authorization, stateless bool) {
+	if stateless && w.Repeats > 0 {
+		a.Unknown, a.Failure, w.state = true, "it is not known whether an earlier request was processed", OperationUnresolved
+	}
 }
 
 func (m *Merchant) makeAdjustment(w work) ([]byte, error) {
@@ -406,6 +424,9 @@ func (w work) bookAdjustment(n int, p set.CapRevOrCredResPayload) {
 	if code != set.CapRevOrCredSuccess && !gone {
 		w.refuse(n, code.String())
 		w.learn(s, a, code)
+		w.doubt(a, slices.Contains([]set.CapRevOrCredCode{
+			set.CapRevOrCredUnspecifiedFailure, set.CapRevOrCredMissingCapToken, set.CapRevOrCredInvalidCapToken,
+		}, code))
 		return
 	}
 	if w.Instead {
