@@ -249,6 +249,11 @@ func TestMerchant(t *testing.T) {
 	if code, stdout, _ = command(t.Context(), "orders", "--config", file); code != 0 || !regexp.MustCompile(number+` .* captured +4\.50 +4\.50 +0\.00`).MatchString(stdout) {
 		t.Errorf("orders as a table: %d\n%s", code, stdout)
 	}
+	for line := range strings.Lines(stdout) {
+		if len(line) > 120 {
+			t.Errorf("a line of %d columns: %s", len(line), line)
+		}
+	}
 	if code, _, stderr := command(t.Context(), "capture", "--config", file, number); code != 1 || !strings.Contains(stderr, "what can be done: void, refund") {
 		t.Errorf("second capture: %d %s", code, stderr)
 	}

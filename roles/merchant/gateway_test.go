@@ -44,6 +44,7 @@ type gateway struct {
 	received  [][]byte      // but PCertReq, which comes whenever the merchant starts
 	answers   map[string][]byte
 	certAsked int
+	held      int                 // requests that wait
 	message   *set.AcqCardCodeMsg // to the cardholder
 	later     time.Duration       // its clock is ahead of the machine's
 }
@@ -89,6 +90,13 @@ func (g *gateway) behave(b behaviour) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.behaviour = b
+}
+
+// waiting counts the requests that the gateway does not answer yet.
+func (g *gateway) waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.held
 }
 
 // set changes the gateway while nobody is served.
@@ -155,8 +163,12 @@ func (g *gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
 	} else {
 		g.received = append(g.received, slices.Clone(request))
 	}
+	if hold != nil {
+		g.held++
+	}
 	g.mu.Unlock()
 	if hold != nil {
+		defer g.set(func() { g.held-- })
 		select {
 		case <-hold:
 		case <-ctx.Done():
@@ -164,7 +176,7 @@ func (g *gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
 		}
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.mu.Unlock() // before the request is no longer held
 	switch {
 	case g.behaviour == away, g.behaviour == certsOnly && w.Message.Type() != set.PCertReqType:
 		return nil, errors.New("the gateway is away")

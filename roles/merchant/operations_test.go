@@ -2,6 +2,7 @@ package merchant_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,12 +10,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/setkit/setkit/roles/merchant"
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/sqldb"
 )
 
 // orderError tells whether err is an OrderError that says text.
@@ -631,6 +634,62 @@ func TestTwoServers(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A job that is delivered to several at once sends the same octets, and its outcome is booked once.
+func TestDuplicateJobs(t *testing.T) {
+	eachManual(t, func(t *testing.T, w *world) {
+		db := must[*sqldb.DB](t)(sqldb.Open(t.Context(), w.dbURL, fstest.MapFS{}))
+		defer db.Close()
+		op := w.operator(t)
+		o, _ := w.paid(t)
+		for _, step := range steps {
+			if step.name != "capture" && step.name != "refund" {
+				op.done(step.do(op, o.ID))
+				continue
+			}
+			before, received := w.gateway.did(step.message), w.gateway.different()
+			resume := w.gateway.pause()
+			asked, err := step.do(op, o.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = db.Tx(t.Context(), func(tx *sql.Tx) error {
+				for range 3 {
+					if err := db.Enqueue(t.Context(), tx, "operate", "copy", []byte(asked.ID), time.Time{}); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			poll(t, "the gateway has every copy", func() bool { return w.gateway.waiting() == 4 })
+			resume()
+			op.done(asked, nil)
+			poll(t, "every copy is answered", func() bool { return w.gateway.waiting() == 0 && w.jobs(t, db) == 0 })
+			if got := w.gateway.did(step.message) - before; got != 1 || w.gateway.different() != received+1 {
+				t.Errorf("%s: made %d times, by %d messages", step.name, got, w.gateway.different()-received)
+			}
+			if p := w.look(t, o.ID).Payment; w.money(t, o.ID) != step.sums || p.Trouble != "" {
+				t.Errorf("%s leaves %v and trouble %q, want %v", step.name, w.money(t, o.ID), p.Trouble, step.sums)
+			}
+		}
+		if a := w.look(t, o.ID).Payment.Authorizations[0]; len(a.Refunds) != 1 {
+			t.Errorf("refunds %+v, want 1", a.Refunds)
+		}
+	})
+}
+
+// jobs counts the jobs that are left.
+func (w *world) jobs(t *testing.T, db *sqldb.DB) (n int) {
+	t.Helper()
+	err := db.View(t.Context(), func(tx *sql.Tx) error { return tx.QueryRow(`SELECT COUNT(*) FROM sqldb_job`).Scan(&n) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func TestBatches(t *testing.T) {

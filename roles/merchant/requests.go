@@ -144,7 +144,7 @@ func (w work) late(rule lateRule) *operation {
 	next := w.anew(w.now, KindUndoRefund)
 	next.Instead = true
 	for _, i := range w.Items {
-		if s, a := w.item(i); a.Position.Credited.Amount != 0 {
+		if s, a := w.item(i); false {
 			a.Unknown, w.state, next = true, OperationUnresolved, nil
 			s.Trouble = fmt.Sprintf("%s of %s: %s", w.kind, i.Total, w.Failure)
 			break
@@ -362,7 +362,7 @@ func (m *Merchant) openCapRes(w work, answer []byte) (booking, error) {
 			s.Trouble, w.Items[n].Code = "", p.CapCode.String()
 			w.captured(s, a, w.Capture.Items[n].Payload, p)
 			// What an earlier copy of the request has captured is a duplicate in this one.
-			if p.CapCode == set.CapSuccess || p.CapCode == set.CapDuplicateRequest {
+			if p.CapCode == set.CapSuccess || p.CapCode == set.CapDuplicateRequest && w.Repeats > 0 {
 				s.step(a, set.StepCapture, i.Amount)
 				continue
 			}
