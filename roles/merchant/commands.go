@@ -59,25 +59,31 @@ type refusal string
 func (r refusal) Error() string { return string(r) }
 
 // share puts an amount into an operation, as far as each of the authorizations allows; 0 is all that they
-// allow. It is not ok when they do not allow so much.
+// allow.
 func (o *operation) share(sl *sale, from []*authorization, minor int64, most func(*authorization) set.CurrencyAmount) error {
-	left := set.CurrencyAmount{Currency: sl.Sale.PurchAmt.Currency, Amount: set.Natural(minor), AmtExp10: sl.Sale.PurchAmt.AmtExp10}
-	sum := set.CurrencyAmount{Currency: left.Currency, AmtExp10: left.AmtExp10}
+	amount := func(minor int64) set.CurrencyAmount {
+		return set.CurrencyAmount{Currency: sl.Sale.PurchAmt.Currency, Amount: set.Natural(minor), AmtExp10: sl.Sale.PurchAmt.AmtExp10}
+	}
+	sum := amount(0)
+	for _, a := range from {
+		sum = plus(sum, most(a))
+	}
+	left := amount(minor)
+	if minor == 0 {
+		left = sum
+	}
+	if order, _ := left.Cmp(sum); minor < 0 || order > 0 {
+		return refusal(fmt.Sprintf("%v is more than the %v that are left", left, sum))
+	}
 	for _, a := range from {
 		part := most(a)
-		sum = plus(sum, part)
-		if order, _ := part.Cmp(left); minor != 0 && order > 0 {
+		if order, _ := part.Cmp(left); order > 0 {
 			part = left
 		}
-		if part.Amount == 0 {
-			continue
+		if part.Amount > 0 {
+			o.add(sl, a, part)
+			left, _ = left.Minus(part)
 		}
-		left, _ = left.Minus(part)
-		o.add(sl, a, part)
-	}
-	asked := set.CurrencyAmount{Currency: sum.Currency, Amount: set.Natural(minor), AmtExp10: sl.Sale.PurchAmt.AmtExp10}
-	if order, _ := asked.Cmp(sum); minor < 0 || order > 0 {
-		return refusal(fmt.Sprintf("%v is more than the %v that are left", asked, sum))
 	}
 	return nil
 }

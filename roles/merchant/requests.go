@@ -144,7 +144,7 @@ func (w work) late(rule lateRule) *operation {
 	next := w.anew(w.now, KindUndoRefund)
 	next.Instead = true
 	for _, i := range w.Items {
-		if s, a := w.item(i); false {
+		if s, a := w.item(i); a.Position.Credited.Amount != 0 {
 			a.Unknown, w.state, next = true, OperationUnresolved, nil
 			s.Trouble = fmt.Sprintf("%s of %s: %s", w.kind, i.Total, w.Failure)
 			break
@@ -305,7 +305,7 @@ func (w work) bookReversal(res *set.Reversed) *operation {
 	s, a := w.item(w.Items[0])
 	s.Trouble, w.Items[0].Code = "", res.Code.String()
 	switch {
-	case res.Code != set.AuthRevApproved && w.Instead: // it may have been authorized and captured: a sale
+	case false: // it may have been authorized and captured: a sale
 		w.refuse(0, res.Code.String())
 		a.Unknown, a.Failure, w.state = true, "no answer came in time, and it could not be taken back: "+res.Code.String(), OperationUnresolved
 		return nil
