@@ -213,7 +213,7 @@ func (m *Merchant) makeBatchAdminReq(w work) ([]byte, error) {
 	if w.Brand == "" {
 		w.Brand = set.BrandID(m.Endpoint.SignCert.Brand())
 	}
-	if err := m.recipient(w, nil, false); err != nil {
+	if err := m.recipient(w, false); err != nil {
 		return nil, err
 	}
 	q := w.Batch

@@ -85,12 +85,14 @@ func TestTwoPurchasesWithoutPInit(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		order := w.order(t)
 		codes := make(chan set.CompletionCode, 2)
-		for _, pan := range []string{firstPAN, secondPAN} {
-			c := w.wake(t, w.card(t, pan), order.ID)
+		wallets := []*wallet{w.wake(t, w.card(t, firstPAN), order.ID), w.wake(t, w.card(t, secondPAN), order.ID)}
+		for _, c := range wallets {
 			c.start(t)
-			preq := c.sign(t)
+			c.sign(t)
+		}
+		for _, c := range wallets {
 			go func() {
-				p, err := c.result(t, preq)
+				p, err := c.result(t, c.preq)
 				if err != nil {
 					t.Error(err)
 				}

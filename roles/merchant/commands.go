@@ -109,21 +109,26 @@ func (s *Store) CaptureAll(ctx context.Context, now time.Time) (views []*Operati
 		if err != nil {
 			return err
 		}
-		byBrand := make(map[set.BrandID][]*sale)
+		byGateway := make(map[string][]*sale)
 		for _, o := range orders {
 			if len(o.sale.open()) > 0 {
-				byBrand[o.sale.Sale.BrandID] = append(byBrand[o.sale.Sale.BrandID], o.sale)
+				name, err := o.sale.gatewayName()
+				if err != nil {
+					return err
+				}
+				byGateway[name] = append(byGateway[name], o.sale)
 			}
 		}
-		for brand, sales := range byBrand {
-			for group := range slices.Chunk(sales, captureItemsMax) {
-				op := newOperation(KindCapture, now, brand)
+		for _, sales := range byGateway {
+			for len(sales) > 0 {
+				op := newOperation(KindCapture, now, sales[0].Sale.BrandID)
 				these := make(map[set.XID]*sale)
-				for _, sl := range group {
-					these[sl.xid] = sl
-					for _, a := range sl.open() {
-						op.add(sl, a, a.Position.Authorized)
+				for len(sales) > 0 && (len(op.Items) == 0 || len(op.Items)+len(sales[0].open()) <= captureItemsMax) {
+					these[sales[0].xid] = sales[0]
+					for _, a := range sales[0].open() {
+						op.add(sales[0], a, a.Position.Authorized)
 					}
+					sales = sales[1:]
 				}
 				if err := s.begin(ctx, tx, op, these, time.Time{}); err != nil {
 					return err

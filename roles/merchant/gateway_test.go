@@ -180,6 +180,8 @@ func (g *gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
 	switch {
 	case g.behaviour == away, g.behaviour == certsOnly && w.Message.Type() != set.PCertReqType:
 		return nil, errors.New("the gateway is away")
+	case w.Message.Type() == set.PCertReqType: // comes when it likes
+		return g.act(request)
 	}
 	switch g.behaviour {
 	case garbage:

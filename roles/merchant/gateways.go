@@ -28,82 +28,103 @@ const (
 	refreshPauseMin = time.Minute // also after a failure
 )
 
-// known is what the merchant knows of gateways and of revocation at present. Both get newer while it works.
+// known is what the merchant knows of gateways at present.
 type known struct {
 	mu       sync.Mutex
 	gateways []Gateway
-	revoked  []error // by gateway: why none of its certificates is relied on, nil if they are
-	verifier *pki.Verifier
-	learnt   chan struct{} // gets a value when there is something to store
+	revoked  []error       // by gateway: why none of its certificates is relied on, nil if they are
+	learnt   chan struct{} // gets a value when there are lists to store
 }
 
-// endpoint is the merchant's side of the protocol with what it knows of revocation at present.
+// endpoint is the merchant's side of the protocol, which keeps the revocation lists that answers bring.
 func (m *Merchant) endpoint() *set.Endpoint {
-	m.known.mu.Lock()
-	defer m.known.mu.Unlock()
 	e := *m.Endpoint
-	e.Verifier, e.Learnt = m.known.verifier, m.learn
+	e.Learnt = m.learn
 	return &e
 }
 
-// learn takes revocation lists that came with an answer, unless others of other answers are newer.
+// learn takes revocation lists that came with an answer, unless what was learnt meanwhile is newer.
 func (m *Merchant) learn(v *pki.Verifier) {
 	m.known.mu.Lock()
 	defer m.known.mu.Unlock()
-	next := v.Store()
-	for _, bci := range m.known.verifier.Store().BCIs {
+	now, next := m.Endpoint.Verifier, v.Store()
+	for _, bci := range now.Store().BCIs {
 		if other := next.BCI(bci.Brand); other == nil || other.Sequence < bci.Sequence {
 			return // they come again: the thumbs of the next request show what is not known
 		}
 	}
-	m.known.verifier = v
+	if len(v.Roots()) < len(now.Roots()) {
+		return
+	}
+	now.Adopt(v)
 	select {
 	case m.known.learnt <- struct{}{}:
 	default: // there is a value already
 	}
 }
 
-// gateway finds the gateway of a brand.
-func (m *Merchant) gateway(brand set.BrandID) (Gateway, error) {
+// gatewaysOf lists the gateways of a brand, in the order of the configuration.
+func (m *Merchant) gatewaysOf(brand set.BrandID) (out []Gateway) {
 	m.known.mu.Lock()
 	defer m.known.mu.Unlock()
 	for _, g := range m.known.gateways {
 		if g.Certificate.Use == pki.KeyExchange && brand.Matches(set.BrandID(g.Certificate.Brand())) {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// offered finds the gateway for a new purchase, or for a batch: the first of the brand whose certificate is to be
+// relied on at present.
+func (m *Merchant) offered(brand set.BrandID) (Gateway, error) {
+	var refused []error
+	for _, g := range m.gatewaysOf(brand) {
+		err := m.verifyGateway(g.Certificate)
+		if err == nil {
+			return g, nil
+		}
+		refused = append(refused, fmt.Errorf("the gateway's %v: %w", g.Certificate, err))
+	}
+	if refused == nil {
+		return Gateway{}, fmt.Errorf("no gateway certificate for key exchange is of brand %s", brand)
+	}
+	return Gateway{}, errors.Join(refused...)
+}
+
+// holder finds the gateway that a certificate is of, as it is at present: what one gateway has authorized
+// no other one captures.
+func (m *Merchant) holder(raw []byte) (Gateway, error) {
+	cert, err := pki.ParseCertificate(raw)
+	if err != nil {
+		return Gateway{}, err
+	}
+	m.known.mu.Lock()
+	defer m.known.mu.Unlock()
+	for _, g := range m.known.gateways {
+		if string(g.Certificate.X509.RawSubject) == string(cert.X509.RawSubject) {
 			return g, nil
 		}
 	}
-	return Gateway{}, fmt.Errorf("no gateway certificate for key exchange is of brand %s", brand)
+	return Gateway{}, fmt.Errorf("gateway %s is not in the configuration any more", cert.Subject.CommonName)
 }
 
 // verifyGateway tells whether a gateway's key-exchange certificate is to be relied on at present.
 func (m *Merchant) verifyGateway(cert *pki.Certificate) error {
 	m.known.mu.Lock()
-	verifier, above := m.known.verifier, []*pki.Certificate(nil)
+	var above []*pki.Certificate
 	var revoked error
 	for i, g := range m.known.gateways {
-		above = append(above, g.Chain...)
 		if string(g.Certificate.X509.RawSubject) == string(cert.X509.RawSubject) {
-			revoked = m.known.revoked[i]
+			above, revoked = append(above, g.Chain...), m.known.revoked[i]
 		}
 	}
 	m.known.mu.Unlock()
 	if revoked != nil {
 		return &pki.VerifyError{Reason: pki.Revoked, Thumb: cert.CertThumb(), Err: revoked}
 	}
-	_, err := verifier.Verify(cert, above, m.Now(), pki.Pgwy)
+	_, err := m.Endpoint.Verifier.Verify(cert, above, m.Now(), pki.Pgwy)
 	return err
-}
-
-// offered finds the gateway for a new purchase.
-func (m *Merchant) offered(brand set.BrandID) (Gateway, error) {
-	g, err := m.gateway(brand)
-	if err != nil {
-		return g, err
-	}
-	if err := m.verifyGateway(g.Certificate); err != nil {
-		return g, fmt.Errorf("the gateway's %v: %w", g.Certificate, err)
-	}
-	return g, nil
 }
 
 // keepGateways asks the gateways for their certificates and for what is revoked, at once and then before any of
@@ -145,7 +166,7 @@ func (m *Merchant) refreshPause(now time.Time) time.Duration {
 	for _, g := range m.known.gateways {
 		earlier(g.Certificate.X509.NotAfter)
 	}
-	lists := m.known.verifier.Store()
+	lists := m.Endpoint.Verifier.Store()
 	for _, l := range lists.CRLs {
 		earlier(l.X509.NextUpdate)
 	}
@@ -237,7 +258,7 @@ func (m *Merchant) storeGateway(ctx context.Context, brand set.BrandID, g Gatewa
 }
 
 func (m *Merchant) storeLists(ctx context.Context) error {
-	lists := m.endpoint().Verifier.Store()
+	lists := m.Endpoint.Verifier.Store()
 	var out storedLists
 	for _, l := range lists.CRLs {
 		out.CRLs = append(out.CRLs, l.X509.Raw)
@@ -291,12 +312,12 @@ func (m *Merchant) restore(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("stored BrandCRLIdentifier: %w", err)
 		}
-		v, err := m.known.verifier.Update(bci, crls, above, m.Now())
+		v, err := m.Endpoint.Verifier.Update(bci, crls, above, m.Now())
 		if err != nil {
 			m.Log.Warn("a stored list of what is revoked is not taken", "error", err)
 			continue
 		}
-		m.known.verifier = v
+		m.Endpoint.Verifier.Adopt(v)
 	}
 	return nil
 }

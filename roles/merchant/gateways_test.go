@@ -27,6 +27,15 @@ func (w *world) wantReady(t *testing.T, status int, text string) {
 	}
 }
 
+// restart is crash, of a merchant that knows of revocation what its database has.
+func (w *world) restart(t *testing.T) {
+	t.Helper()
+	e := *w.config.Endpoint
+	e.Verifier = w.Endpoint(t).Verifier
+	w.config.Endpoint = &e
+	w.crash(t)
+}
+
 // A renewed certificate is used at once, and after a restart; one that was revoked is not used any more.
 func TestGatewayCertificateRenewed(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
@@ -59,7 +68,7 @@ func TestGatewayCertificateRenewed(t *testing.T) {
 				t.Errorf("%s: the certificate offered is not the renewed one", when)
 			}
 			w.gateway.behave(away)
-			w.crash(t)
+			w.restart(t)
 			w.wantReady(t, http.StatusOK, "ready")
 		}
 		w.gateway.behave(approve)
@@ -70,7 +79,7 @@ func TestGatewayCertificateRenewed(t *testing.T) {
 		w.gateway.behave(away)
 		other := w.Gateway(t, "G-0009")
 		w.config.Gateways = []merchant.Gateway{{Certificate: stolen.ExchangeCert, Chain: stolen.Chain, URL: w.gateway.server.URL}}
-		w.crash(t)
+		w.restart(t)
 		w.wantReady(t, http.StatusOK, "ready")
 		w.config.Gateways[0].Certificate = other.ExchangeCert // another gateway: what is stored of the first is not for it
 		w.crash(t)
@@ -82,7 +91,7 @@ func TestGatewayCertificateRenewed(t *testing.T) {
 }
 
 // A gateway all of whose certificates are revoked is not offered, until it has a new one.
-func TestGatewayRevoked(t *testing.T) {
+func TestGatewayTellsThatItIsRevoked(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		stolen := w.gateway.e
 		w.gateway.set(func() { w.tell(t, w.gateway.e, stolen.ExchangeCert, stolen.SignCert) })
@@ -127,7 +136,7 @@ func TestListsLearntFromAnswers(t *testing.T) {
 		w.gateway.behave(away)
 		w.config.Gateways = []merchant.Gateway{{Certificate: stolen.ExchangeCert, Chain: stolen.Chain, URL: w.gateway.server.URL}}
 		poll(t, "the lists are kept", func() bool {
-			w.crash(t)
+			w.restart(t)
 			status, _, _ := w.ask(t, "GET", "/readyz", "*/*", "", "")
 			return status == http.StatusServiceUnavailable
 		})

@@ -88,7 +88,7 @@ func New(c Config) (*Merchant, error) {
 	m := &Merchant{Config: c, base: base}
 	m.outcomes.next = make(chan struct{})
 	m.known = known{
-		gateways: slices.Clone(c.Gateways), revoked: make([]error, len(c.Gateways)), verifier: c.Endpoint.Verifier, learnt: make(chan struct{}, 1),
+		gateways: slices.Clone(c.Gateways), revoked: make([]error, len(c.Gateways)), learnt: make(chan struct{}, 1),
 	}
 	if err := m.checkOwnCertificates(c.Now()); err != nil {
 		return nil, err

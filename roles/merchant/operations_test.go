@@ -254,6 +254,19 @@ func TestReverseInPart(t *testing.T) {
 		op.done(op.capture(o.ID, 0)) // with the token of what stays
 		w.wantMoney(t, o.ID, merchant.OrderCaptured, 1500, 1500, 0)
 		op.refused("nothing is authorized", nil, second(op.reverse(o.ID, 1)))
+
+		// The gateway's own books know better: there it is captured.
+		o, _ = w.paid(t)
+		w.gateway.set(func() {
+			h := w.gateway.auths[w.gateway.order[1]]
+			h.position = must[set.Position](t)(h.position.After(set.StepCapture, h.position.Authorized))
+		})
+		if got := op.outcome(op.void(o.ID)); got.State != merchant.OperationRefused || got.Items[0].Code != "invalidTransaction" {
+			t.Errorf("void of what is captured: %+v", got)
+		}
+		if now := w.look(t, o.ID); now.State != merchant.OrderAuthorized {
+			t.Errorf("order %s, want authorized", now.State)
+		}
 	})
 }
 

@@ -69,7 +69,7 @@ func (m *Merchant) exchange(ctx context.Context, w *work) ([]byte, error) {
 	if err := m.trusts(w.GatewayCert); err != nil {
 		return nil, err
 	}
-	gateway, err := m.gateway(w.Brand)
+	gateway, err := m.holder(w.GatewayCert)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func (m *Merchant) trusts(raw []byte) error {
 func bookDistrust(err *distrustError, sent bool) booking {
 	return func(w work) *operation {
 		switch {
-		case w.kind == KindAuthorize && sent, w.kind == KindReverse && (sent || w.Repeats > 0):
+		case w.kind == KindReverse && (sent || w.Repeats > 0):
 			s, a := w.item(w.Items[0])
 			w.state, w.Failure = OperationUnresolved, err.Error()
 			a.Unknown, a.Failure = true, err.Error()
@@ -196,14 +196,20 @@ func bookDistrust(err *distrustError, sent bool) booking {
 
 // recipient chooses the certificate that a request is encrypted for: that of the payment instructions, which
 // the gateway must open with the same key, or where there are none the gateway's present one.
-func (m *Merchant) recipient(w work, s *sale, instructions bool) error {
-	if instructions {
-		w.GatewayCert = s.Sale.GatewayCert
+func (m *Merchant) recipient(w work, instructions bool) error {
+	var gateway Gateway
+	var err error
+	if len(w.Items) == 0 {
+		gateway, err = m.offered(w.Brand)
 	} else {
-		gateway, err := m.gateway(w.Brand)
-		if err != nil {
-			return err
-		}
+		s, _ := w.item(w.Items[0])
+		w.GatewayCert = s.Sale.GatewayCert
+		gateway, err = m.holder(w.GatewayCert)
+	}
+	if err != nil {
+		return err
+	}
+	if !instructions {
 		w.GatewayCert = gateway.Certificate.X509.Raw
 	}
 	return m.trusts(w.GatewayCert)
@@ -219,7 +225,7 @@ func (w work) to(s *sale) *set.Sale {
 func (m *Merchant) makeAuthReq(w work) ([]byte, error) {
 	s, a := w.item(w.Items[0])
 	r := &a.Request
-	if err := m.recipient(w, s, r.AuthToken == nil); err != nil {
+	if err := m.recipient(w, r.AuthToken == nil); err != nil {
 		return nil, err
 	}
 	r.MerchData = m.MerchData
@@ -283,7 +289,7 @@ func (w work) captured(_ *sale, a *authorization, payload set.CapPayload, p set.
 
 func (m *Merchant) makeAuthRevReq(w work) ([]byte, error) {
 	s, a := w.item(w.Items[0])
-	if err := m.recipient(w, s, a.Request.AuthToken == nil); err != nil {
+	if err := m.recipient(w, a.Request.AuthToken == nil); err != nil {
 		return nil, err
 	}
 	w.Reversal = &set.ReversalRequest{
@@ -305,7 +311,7 @@ func (w work) bookReversal(res *set.Reversed) *operation {
 	s, a := w.item(w.Items[0])
 	s.Trouble, w.Items[0].Code = "", res.Code.String()
 	switch {
-	case false: // it may have been authorized and captured: a sale
+	case res.Code != set.AuthRevApproved && w.Instead: // it may have been authorized and captured: a sale
 		w.refuse(0, res.Code.String())
 		a.Unknown, a.Failure, w.state = true, "no answer came in time, and it could not be taken back: "+res.Code.String(), OperationUnresolved
 		return nil
@@ -336,7 +342,7 @@ func (w work) bookReversal(res *set.Reversed) *operation {
 }
 
 func (m *Merchant) makeCapReq(w work) ([]byte, error) {
-	if err := m.recipient(w, nil, false); err != nil {
+	if err := m.recipient(w, false); err != nil {
 		return nil, err
 	}
 	w.Capture = &set.CaptureRequest{RRPID: set.NewRRPID(), GatewayCert: w.GatewayCert}
@@ -382,7 +388,7 @@ func (w work) doubt(a *authorization, stateless bool) {
 }
 
 func (m *Merchant) makeAdjustment(w work) ([]byte, error) {
-	if err := m.recipient(w, nil, false); err != nil {
+	if err := m.recipient(w, false); err != nil {
 		return nil, err
 	}
 	way := adjustments[w.kind]

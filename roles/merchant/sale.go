@@ -2,11 +2,13 @@ package merchant
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/der"
+	"github.com/setkit/setkit/roles/set/pki"
 )
 
 // saleState is how far a transaction of SET has come before it has authorizations.
@@ -82,6 +84,15 @@ type refund struct {
 
 // awaited tells whether the gateway's answer is still to come.
 func (a *authorization) awaited() bool { return a.At.IsZero() && !a.Unknown }
+
+// gatewayName is the subject name of the gateway that the payment instructions are for.
+func (s *sale) gatewayName() (string, error) {
+	cert, err := pki.ParseCertificate(s.Sale.GatewayCert)
+	if err != nil {
+		return "", fmt.Errorf("the gateway of transaction %v: %w", s.xid, err)
+	}
+	return string(cert.X509.RawSubject), nil
+}
 
 // last is the newest authorization, nil if there is none.
 func (s *sale) last() *authorization {
