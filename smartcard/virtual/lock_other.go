@@ -11,4 +11,6 @@ var errNoLock = errors.New("cards are kept in files on Unix systems only: files 
 
 func lockFile(string) (*os.File, error) { return nil, errNoLock }
 
+func unlockFile(*os.File) error { return errNoLock }
+
 func syncDirectory(string) error { return errNoLock }

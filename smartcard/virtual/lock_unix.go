@@ -27,6 +27,12 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
+// unlockFile gives the lock back and closes its file. To close it would not do: a
+// program that this process is just starting has a copy of the file for a moment.
+func unlockFile(f *os.File) error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+}
+
 // syncDirectory makes a renaming in a directory last.
 func syncDirectory(path string) error {
 	d, err := os.Open(path)

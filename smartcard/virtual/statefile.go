@@ -189,7 +189,7 @@ func (f *stateFile) write(contents []byte) error {
 
 // close unlocks the file. The lock's own file stays: deleting it would let two
 // processes lock two of the name.
-func (f *stateFile) close() error { return f.lock.Close() }
+func (f *stateFile) close() error { return unlockFile(f.lock) }
 
 func encrypt(to age.Recipient, plain []byte) ([]byte, error) {
 	var out bytes.Buffer
