@@ -197,41 +197,6 @@ func TestReferral(t *testing.T) {
 	}
 }
 
-// CR-6: only genuine keys of the wanted CA are encrypted to.
-func TestWrongExchangeCertificate(t *testing.T) {
-	t.Parallel()
-	e := newEnrolment(t)
-	honest := e.ca.ExchangeCert
-	other := settest.NewWorld(t)
-	for name, c := range map[string]struct {
-		cert *pki.Certificate
-		code set.ErrorCode
-	}{
-		"merchant":                   {e.Merchant(t, "M-0002").ExchangeCert, set.InvalidCertificate},
-		"gateway":                    {e.Gateway(t, "G-0002").ExchangeCert, set.InvalidCertificate},
-		"merchant CA":                {e.CA(t, pki.MCA).ExchangeCert, set.InvalidCertificate},
-		"signature":                  {e.ca.SignCert, set.InvalidCertificate},
-		"cardholder CA, other world": {other.CA(t, pki.CCA).ExchangeCert, set.MissingCertificate},
-	} {
-		e.ca.ExchangeCert = c.cert
-		err := e.state.OpenInitRes(e.self, e.Now, e.initRes(t))
-		if got := code(err); got != c.code && !(c.code == set.MissingCertificate && got == set.InvalidCertificate) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if _, err := e.state.FormReq(e.self, e.Now); err == nil {
-			t.Errorf("%s: RegFormReq encrypted for it", name)
-		}
-	}
-	e.ca.ExchangeCert = honest
-	late := e.Now.AddDate(2, 0, 0)
-	b := must[[]byte](t)(e.state.InitReq(e.self, late))
-	w := must[*set.MessageWrapper](t)(e.ca.Receive(late, b, set.CardCInitReqType))
-	req := must[*set.CardCInitReq](t)(e.ca.OpenCardCInitReq(w))
-	if err := e.state.OpenInitRes(e.self, late, must[[]byte](t)(e.ca.CardCInitRes(late, req, e.lidCA))); code(err) != set.ExpiredCertificate {
-		t.Errorf("expired: %v", err)
-	}
-}
-
 // An answer that another CA signed, though it is genuine, is refused.
 func TestWrongCA(t *testing.T) {
 	t.Parallel()
@@ -257,46 +222,10 @@ func relabel(t *testing.T, b, request []byte) []byte {
 	return must[[]byte](t)(set.Encode(*w))
 }
 
-// CR-7: answers of an earlier registration are not taken.
-func TestEnrolmentReplayed(t *testing.T) {
-	t.Parallel()
-	e := newEnrolment(t)
-	e.toForm(t)
-	e.certRes(t, e.request(t))
-	old := e.wire
-	e.state = set.NewCardEnrolment(settest.Brand, "en", set.PAN(testPAN), e.expiry())
-	refused := func(what string, err error) {
-		t.Helper()
-		if code(err) != set.ChallengeMismatch {
-			t.Errorf("%s: %v, want challengeMismatch", what, err)
-		}
-	}
-	init := e.initRes(t)
-	request := e.wire[len(e.wire)-2]
-	if err := e.state.OpenInitRes(e.self, e.Now, old[1]); code(err) != set.UnknownRRPID {
-		t.Errorf("CardCInitRes as it was: %v", err)
-	}
-	refused("CardCInitRes", e.state.OpenInitRes(e.self, e.Now, relabel(t, old[1], request)))
-	if err := e.state.OpenInitRes(e.self, e.Now, init); err != nil {
-		t.Fatal(err)
-	}
-	res := e.formRes(t, set.RegFormOrReferral{RegFormData: &form})
-	_, err := e.state.OpenFormRes(e.self, e.Now, relabel(t, old[3], e.wire[len(e.wire)-2]))
-	refused("RegFormRes", err)
-	must[*set.RegFormData](t)(e.state.OpenFormRes(e.self, e.Now, res))
-	o := e.request(t)
-	if _, err := e.state.OpenCertRes(e.self, e.Now, relabel(t, old[5], e.wire[len(e.wire)-1])); code(err) != set.DecodingFailure {
-		t.Errorf("CertRes under another back key: %v", err)
-	}
-	must[*set.CardCertificate](t)(e.state.OpenCertRes(e.self, e.Now, e.certRes(t, o)))
-}
-
 // What a dishonest CA might certify is refused, and so is what would show the secrets.
 func TestDishonestCA(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, e *enrolment, o *set.OpenedCertReq){
-		"nonce is CardSecret": func(_ *testing.T, e *enrolment, o *set.OpenedCertReq) { e.nonce = o.Account.PANData0.CardSecret },
-		"nonce is zero":       func(_ *testing.T, e *enrolment, _ *set.OpenedCertReq) { e.nonce = set.Secret{} },
 		"another key": func(t *testing.T, e *enrolment, _ *set.OpenedCertReq) {
 			e.template = func(p *pki.Template) { p.PublicKey = newECKey(t).Public() }
 		},
@@ -311,7 +240,6 @@ func TestDishonestCA(t *testing.T) {
 				}
 			}
 		},
-		"not encrypted": func(_ *testing.T, e *enrolment, _ *set.OpenedCertReq) { e.asSigned = true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -372,18 +300,6 @@ func (i impostor) Public() crypto.PublicKey { return i.shows }
 
 func (i impostor) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
 	return i.Signer.Sign(r, digest, o)
-}
-
-func TestProofOfPossession(t *testing.T) {
-	t.Parallel()
-	e := newEnrolment(t)
-	e.toForm(t)
-	b := must[[]byte](t)(e.state.CertReq(e.self, e.Now, answers, impostor{newECKey(t), e.key.Public()}))
-	o, err := e.ca.OpenCertReq(e.Now, e.receive(t, b, set.CertReqType))
-	var status *set.CertStatusError
-	if o == nil || !errors.As(err, &status) || status.Code != set.SigValidationFail {
-		t.Errorf("got %v, want sigValidationFail", err)
-	}
 }
 
 func TestAnswersRefused(t *testing.T) {
@@ -618,29 +534,6 @@ func TestCardExpiryEnd(t *testing.T) {
 	}
 	if _, err := set.CardExpiry("202813").End(); err == nil {
 		t.Error("month 13 has an end")
-	}
-}
-
-// CR-1: nobody opens a request but the CA that it is for, also with the keys of all other CAs.
-func TestOtherCAsOpenNothing(t *testing.T) {
-	t.Parallel()
-	e := newEnrolment(t)
-	if err := e.state.OpenInitRes(e.self, e.Now, e.initRes(t)); err != nil {
-		t.Fatal(err)
-	}
-	b := must[[]byte](t)(e.state.FormReq(e.self, e.Now))
-	for _, typ := range []pki.Type{pki.CCA, pki.MCA, pki.PCA} {
-		other := e.CA(t, typ)
-		w := must[*set.MessageWrapper](t)(other.Receive(e.Now, b, set.RegFormReqType))
-		if _, err := other.OpenRegFormReq(w); code(err) != set.DecodingFailure {
-			t.Errorf("another %v: %v", typ, err)
-		}
-		// Not even one that says it is the certificate's owner.
-		other.ExchangeCert = e.ca.ExchangeCert
-		other.ExchangeKey = settest.RSAKey(t)
-		if _, err := other.OpenRegFormReq(w); code(err) != set.DecodingFailure {
-			t.Errorf("another %v under the certificate: %v", typ, err)
-		}
 	}
 }
 

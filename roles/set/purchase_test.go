@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
-	"github.com/setkit/setkit/roles/set/cms"
 	"github.com/setkit/setkit/roles/set/der"
 	"github.com/setkit/setkit/roles/set/settest"
 )
@@ -224,47 +223,6 @@ func (tr *trade) checkSecrecy(t *testing.T) {
 	}
 }
 
-// PU-8: whatever a man in the middle changes in PReq, the merchant notices.
-func TestPReqTampered(t *testing.T) {
-	tr := newTrade(t)
-	tr.initiate(t)
-	preq := tr.request(t)
-	for name, change := range map[string]func(*set.PReqDualSigned){
-		"amount of the order":     func(p *set.PReqDualSigned) { p.OIDualSigned.Value.HOD.Content.Digest[0] ^= 1 },
-		"salt of the order":       func(p *set.PReqDualSigned) { p.OIDualSigned.Value.ODSalt[0] ^= 1 },
-		"digest of payment data":  func(p *set.PReqDualSigned) { p.OIDualSigned.DD.Content.Digest[0] ^= 1 },
-		"challenge of merchant":   func(p *set.PReqDualSigned) { p.OIDualSigned.Value.ChallM[0] ^= 1 },
-		"brand":                   func(p *set.PReqDualSigned) { p.OIDualSigned.Value.BrandID = "Other" },
-		"dual signature's octets": func(p *set.PReqDualSigned) { c := p.PIDualSigned.PISignature.Content; c[len(c)-1] ^= 1 },
-	} {
-		w := must[*set.MessageWrapper](t)(set.Decode(preq))
-		change(w.Message.PReq.PReqDualSigned)
-		if err := tr.take(must[[]byte](t)(set.Encode(*w))); code(err) != set.SignatureFailure && code(err) != set.DecodingFailure {
-			t.Errorf("%s changed: %v", name, err)
-		}
-	}
-	if err := tr.take(preq); err != nil {
-		t.Errorf("untouched: %v", err)
-	}
-}
-
-// PU-8: parts of two purchases of one cardholder cannot be mixed.
-func TestPReqSwapped(t *testing.T) {
-	a, b := newTrade(t), (*trade)(nil)
-	a.initiate(t)
-	b = &trade{World: a.World, card: a.card, merchant: a.merchant, gateway: a.gateway,
-		sale: &set.Sale{OD: orderText, PurchAmt: price, LIDM: set.NewLocalID()}}
-	b.purchase = must[*set.Purchase](t)(set.NewPurchase(&set.Initiation{PurchAmt: &price, Brands: []set.BrandID{settest.Brand},
-		LIDM: b.sale.LIDM, Order: orderText}, settest.Brand, "411111", "en"))
-	b.initiate(t)
-	first := must[*set.MessageWrapper](t)(set.Decode(a.request(t)))
-	second := must[*set.MessageWrapper](t)(set.Decode(b.request(t)))
-	first.Message.PReq.PReqDualSigned.PIDualSigned = second.Message.PReq.PReqDualSigned.PIDualSigned
-	if err := a.take(must[[]byte](t)(set.Encode(*first))); code(err) != set.SignatureFailure {
-		t.Errorf("payment instructions of another purchase: %v", err)
-	}
-}
-
 // The merchant compares what was signed with its own order, not with what came.
 func TestOrderMismatch(t *testing.T) {
 	for name, change := range map[string]func(*set.Purchase){
@@ -280,53 +238,6 @@ func TestOrderMismatch(t *testing.T) {
 	}
 }
 
-// PU-9, PU-10, PU-11: what the gateway refuses although every signature is good.
-func TestGatewayRefuses(t *testing.T) {
-	authorization := set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}
-	for name, c := range map[string]struct {
-		change func(*testing.T, *trade) set.AuthorizationRequest
-		want   set.AuthCode
-	}{
-		"the merchant raises the amount": {func(t *testing.T, tr *trade) set.AuthorizationRequest {
-			r := authorization
-			r.Amount.Amount *= 10
-			return r
-		}, set.AuthAmountError},
-		"the merchant changes the currency": {func(t *testing.T, tr *trade) set.AuthorizationRequest {
-			r := authorization
-			r.Amount.Currency = 978
-			return r
-		}, set.AuthAmountError},
-		"the merchant changes the order": {func(t *testing.T, tr *trade) set.AuthorizationRequest {
-			other := must[cms.DetachedDigest](t)(cms.DD(set.ContentHODInput, set.HODInput{OD: []byte("nothing"), PurchAmt: price}))
-			tr.sale.HOD = must[[]byte](t)(der.Marshal(other))
-			return authorization
-		}, set.AuthPIAuthMismatch},
-		"another merchant sends the payment instructions": {func(t *testing.T, tr *trade) set.AuthorizationRequest {
-			tr.merchant = tr.Merchant(t, "M-0002")
-			return authorization
-		}, set.AuthPIAuthMismatch},
-		"payment instructions of another transaction": {func(t *testing.T, tr *trade) set.AuthorizationRequest {
-			tr.sale.TransIDs.XID = set.NewXID()
-			return authorization
-		}, set.AuthPIAuthMismatch},
-	} {
-		tr := newTrade(t)
-		tr.initiate(t)
-		if err := tr.take(tr.request(t)); err != nil {
-			t.Fatal(err)
-		}
-		o, err := tr.acquire(tr.authorize(t, c.change(t, tr)))
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-		} else if o.Refusal == nil || *o.Refusal != c.want {
-			t.Errorf("%s: refusal %v, want %v", name, o.Refusal, c.want)
-		} else if _, err := tr.gateway.AuthRes(tr.Now, o, set.Authorization{Code: set.AuthApproved, Amount: price}); err == nil {
-			t.Errorf("%s: refused, and approved", name)
-		}
-	}
-}
-
 // A cardholder whose certificate is for another account than the one in the payment instructions.
 func TestForeignAccount(t *testing.T) {
 	tr := newTrade(t)
@@ -338,99 +249,6 @@ func TestForeignAccount(t *testing.T) {
 	o, err := tr.acquire(tr.authorize(t, set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}))
 	if err != nil || o.Refusal == nil || *o.Refusal != set.AuthPIAuthMismatch {
 		t.Errorf("refusal %v, error %v", o, err)
-	}
-}
-
-// W-PU2: payment instructions signed for one gateway are refused by another, though it can open them.
-func TestPINamesItsGateway(t *testing.T) {
-	tr := newTrade(t)
-	tr.initiate(t)
-	if err := tr.take(tr.request(t)); err != nil {
-		t.Fatal(err)
-	}
-	// A second certificate of the gateway for the same key is another gateway to the cardholder.
-	twin := tr.Gateway(t, "G-0002")
-	twin.ExchangeKey = tr.gateway.ExchangeKey
-	r := set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}
-	b := tr.authorize(t, r)
-	real := tr.gateway.ExchangeCert
-	defer func() { tr.gateway.ExchangeCert = real }()
-	if o, err := tr.acquire(b); err != nil || o.Refusal != nil {
-		t.Fatalf("by its own gateway: %v, %v", o, err)
-	}
-	w := must[*set.MessageWrapper](t)(twin.Receive(tr.Now, b, set.AuthReqType))
-	if _, err := twin.OpenAuthReq(tr.Now, w); code(err) != set.DecodingFailure {
-		t.Errorf("by a gateway with another certificate: %v", err)
-	}
-}
-
-// PU-10: the baggage of two authorization requests cannot be exchanged.
-func TestBaggageSwapped(t *testing.T) {
-	a, b := newTrade(t), newTrade(t)
-	var msgs []*set.MessageWrapper
-	for _, tr := range []*trade{a, b} {
-		tr.initiate(t)
-		if err := tr.take(tr.request(t)); err != nil {
-			t.Fatal(err)
-		}
-		msgs = append(msgs, must[*set.MessageWrapper](t)(set.Decode(tr.authorize(t, set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}))))
-	}
-	msgs[0].Message.AuthReq.Baggage = msgs[1].Message.AuthReq.Baggage
-	if _, err := a.acquire(must[[]byte](t)(set.Encode(*msgs[0]))); code(err) != set.SignatureFailure {
-		t.Errorf("payment instructions of another request: %v", err)
-	}
-}
-
-// PU-6: the gateway's certificate that the cardholder encrypts for is the one that the merchant signed.
-func TestGatewayCertificateSwapped(t *testing.T) {
-	tr := newTrade(t)
-	req := must[[]byte](t)(tr.purchase.InitReq(tr.card.Endpoint, tr.Now))
-	w := must[*set.MessageWrapper](t)(tr.merchant.Receive(tr.Now, req, set.PInitReqType))
-	init := must[*set.PInitReq](t)(w.OpenPInitReq())
-	for name, c := range map[string]struct {
-		gateway *set.Endpoint
-		cert    func(*set.Endpoint) *set.Endpoint
-		want    set.ErrorCode
-	}{
-		"a merchant's certificate": {tr.Merchant(t, "M-0009"), nil, set.InvalidCertificate},
-	} {
-		res := must[[]byte](t)(tr.sale.InitRes(tr.merchant, tr.Now, init, c.gateway.ExchangeCert, c.gateway.Chain))
-		if _, err := tr.purchase.OpenInitRes(tr.card.Endpoint, tr.Now, res); code(err) != c.want {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	foreign := settest.NewWorld(t).Gateway(t, "G-0001")
-	res := must[[]byte](t)(tr.sale.InitRes(tr.merchant, tr.Now, init, foreign.ExchangeCert, foreign.Chain))
-	if _, err := tr.purchase.OpenInitRes(tr.card.Endpoint, tr.Now, res); err == nil {
-		t.Error("a gateway of another hierarchy was accepted")
-	}
-}
-
-// PU-12, PU-13: answers to another request are not taken.
-func TestReplayedAnswers(t *testing.T) {
-	tr := newTrade(t)
-	tr.initiate(t)
-	if err := tr.take(tr.request(t)); err != nil {
-		t.Fatal(err)
-	}
-	r := set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}
-	o := must[*set.OpenedAuthReq](t)(tr.acquire(tr.authorize(t, r)))
-	res := must[[]byte](t)(tr.gateway.AuthRes(tr.Now, o, set.Authorization{Code: set.AuthApproved, Amount: price, ApprovalCode: "A12345"}))
-
-	next := set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}
-	if _, err := tr.sale.OpenAuthRes(tr.merchant, tr.Now, next, res); code(err) != set.UnknownRRPID {
-		t.Errorf("AuthRes to another request: %v", err)
-	}
-	// An attacker can make the header fit, but not what is signed.
-	w := must[*set.MessageWrapper](t)(set.Decode(res))
-	w.MessageHeader.RRPID = &next.RRPID
-	if _, err := tr.sale.OpenAuthRes(tr.merchant, tr.Now, next, must[[]byte](t)(set.Encode(*w))); code(err) != set.UnknownRRPID {
-		t.Errorf("AuthRes with another header: %v", err)
-	}
-	pres := must[[]byte](t)(tr.sale.PRes(tr.merchant, tr.Now, set.PResPayload{CompletionCode: set.OrderReceived}))
-	tr.purchase.ChallC = set.NewChallenge()
-	if _, err := tr.purchase.OpenResponse(tr.card.Endpoint, tr.Now, pres); code(err) != set.ChallengeMismatch {
-		t.Errorf("PRes to another challenge: %v", err)
 	}
 }
 
