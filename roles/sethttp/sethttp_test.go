@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -73,6 +75,28 @@ func TestHandler(t *testing.T) {
 		}
 		if c.status == 503 && res.Header.Get("Retry-After") == "" {
 			t.Errorf("%s: no Retry-After", name)
+		}
+	}
+}
+
+// A message is carried both ways up to its limit, and not beyond.
+func TestMessageSize(t *testing.T) {
+	srv := httptest.NewServer(sethttp.Handler(sethttp.MediaPayment, quiet, echo))
+	defer srv.Close()
+	grows := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", sethttp.MediaPayment)
+		size, _ := strconv.Atoi(r.URL.RawQuery)
+		w.Write(make([]byte, size))
+	}))
+	defer grows.Close()
+	c := sethttp.Client{Pause: time.Millisecond}
+	for size, ok := range map[int]bool{set.MessageOctetsMax - 1: true, set.MessageOctetsMax: true, set.MessageOctetsMax + 1: false} {
+		got, err := c.Post(t.Context(), srv.URL, sethttp.MediaPayment, make([]byte, size))
+		if err != nil || (len(got) == size) != ok || !ok && string(got) != "error message" {
+			t.Errorf("request of %d octets: %d octets, %v", size, len(got), err)
+		}
+		if _, err := c.Post(t.Context(), fmt.Sprintf("%s?%d", grows.URL, size), sethttp.MediaPayment, []byte("hello")); (err == nil) != ok {
+			t.Errorf("response of %d octets: %v", size, err)
 		}
 	}
 }

@@ -240,6 +240,7 @@ func TestContentRefused(t *testing.T) {
 		{"logo too wide", func(b *bundle.Bundle) { b.Bank.Logo = picture(t, bundle.LogoPixelsMax+1, 1) }, "pixels"},
 		{"logo too high", func(b *bundle.Bundle) { b.Bank.Logo = picture(t, 1, bundle.LogoPixelsMax+1) }, "pixels"},
 		{"logo too big", func(b *bundle.Bundle) { b.Bank.Logo = make(bundle.Logo, bundle.LogoSizeMax+1) }, "octets"},
+		{"logo as big as may be, but no image", func(b *bundle.Bundle) { b.Bank.Logo = make(bundle.Logo, bundle.LogoSizeMax) }, "PNG"},
 	} {
 		b := least(w)
 		tt.edit(&b)

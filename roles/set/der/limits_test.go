@@ -1,6 +1,7 @@
 package der_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/setkit/setkit/roles/set/der"
@@ -36,6 +37,10 @@ func TestLimits(t *testing.T) {
 		}
 		return b
 	}
+	// decimal is a REAL whose contents have n octets.
+	decimal := func(n int) []byte {
+		return append([]byte{9, byte(n), 3}, strings.Repeat("1", n-3)+"E0"...)
+	}
 	wrapped := func(b []byte) []byte { return append([]byte{0x30, byte(len(b))}, b...) }
 	for name, c := range map[string]struct {
 		b  []byte
@@ -47,6 +52,9 @@ func TestLimits(t *testing.T) {
 		"depth above the limit":    {nested(der.DepthMax + 1), new(nest), false},
 		"elements below the limit": {numbers(der.ElementsMax - 1), new([]int64), true},
 		"elements at the limit":    {numbers(der.ElementsMax), new([]int64), true},
+		"REAL below the limit":     {decimal(31), new(der.Real), true},
+		"REAL at the limit":        {decimal(32), new(der.Real), true},
+		"REAL above the limit":     {decimal(33), new(der.Real), false},
 		"elements below the least": {wrapped(numbers(1)), new(bounded), false},
 		"elements at the least":    {wrapped(numbers(2)), new(bounded), true},
 		"elements at the most":     {wrapped(numbers(5)), new(bounded), true},
