@@ -56,7 +56,7 @@ func (tr *trade) wantForGateway(t *testing.T, what string, secret []byte) {
 		"cardholder CA": tr.CA(t, pki.CCA), "payment CA": tr.CA(t, pki.PCA),
 	} {
 		if holds(learnt(t, tr.wire, e.ExchangeKey), secret) {
-			t.Errorf("the %s learns the %s", who, what)
+			t.Errorf("%s: learns the %s", who, what)
 		}
 	}
 }
