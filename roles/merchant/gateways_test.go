@@ -221,6 +221,44 @@ func TestRevokedWhileCapturing(t *testing.T) {
 	})
 }
 
+// What one gateway has authorized it captures itself, though new purchases go to another one of the brand.
+func TestTwoGateways(t *testing.T) {
+	eachManual(t, func(t *testing.T, w *world) {
+		op := w.operator(t)
+		first, c := w.paid(t)
+		again, _ := w.paid(t)
+		e := w.Gateway(t, "G-0002")
+		other := newGateway(t, e)
+		w.config.Gateways = append([]merchant.Gateway{{Certificate: e.ExchangeCert, Chain: e.Chain, URL: other.server.URL}}, w.config.Gateways...)
+		w.crash(t)
+		second := w.order(t)
+		wantAuth(t, w.wake(t, c.card, second.ID).pay(t), set.AuthApproved)
+		if _, auths, _ := other.counts(); auths != 1 {
+			t.Errorf("%d authorizations at the gateway that is first now, want 1", auths)
+		}
+		op.done(op.capture(first.ID, 0))
+		all := must[[]*merchant.Operation](t)(w.config.Store.CaptureAll(t.Context(), w.now()))
+		if len(all) != 2 {
+			t.Errorf("%d capture requests, want one for each gateway", len(all))
+		}
+		for _, one := range all {
+			op.done(one, nil)
+		}
+		if a, b := w.gateway.did(set.CapReqType), other.did(set.CapReqType); a != 2 || b != 1 {
+			t.Errorf("%d and %d captures, want 2 and 1", a, b)
+		}
+		w.await(t, again.ID, merchant.OrderCaptured)
+		w.await(t, second.ID, merchant.OrderCaptured)
+		// When the first is revoked, the next is offered.
+		w.config.Endpoint.Verifier.Adopt(w.Revoke(t, 1, e.ExchangeCert))
+		third := w.order(t)
+		wantAuth(t, w.wake(t, c.card, third.ID).pay(t), set.AuthApproved)
+		if _, auths, _ := w.gateway.counts(); auths != 3 {
+			t.Errorf("%d authorizations at the gateway that is left, want 3", auths)
+		}
+	})
+}
+
 // The gateways are asked again before anything of theirs expires.
 func TestRefreshPause(t *testing.T) {
 	t.Parallel()
