@@ -348,6 +348,15 @@ func TestSplitShipments(t *testing.T) {
 		op.done(op.undoRefund(order.ID))
 		w.wantMoney(t, order.ID, merchant.OrderCaptured, 4000, 3500, 0)
 
+		// A shipment lowered before the next one, which goes on from what is left.
+		order = w.orderOn(t, "split")
+		wantCompletion(t, w.wake(t, c.card, order.ID).pay(t), set.OrderReceived)
+		op.done(op.ship(order.ID, 1000, false))
+		op.done(op.ship(order.ID, 2000, false))
+		op.done(op.reverse(order.ID, 500))
+		op.done(op.ship(order.ID, 2750, false))
+		w.wantMoney(t, order.ID, merchant.OrderAuthorized, 4250, 0, 0)
+
 		// Void takes back every shipment that is authorized, the newest first.
 		order = w.orderOn(t, "split")
 		c = w.wake(t, c.card, order.ID)
