@@ -351,7 +351,7 @@ func (s *Store) bookBatch(ctx context.Context, tx *sql.Tx, w work) error {
 		case q.Brand == "" || q.Brand.Matches(sl.Sale.BrandID):
 			sl.purge(set.Natural(r.Batch), w.second())
 		}
-		if err := errors.Join(saveSale(ctx, tx, sl), keepBatchItems(ctx, tx, sl)); err != nil {
+		if err := errors.Join(s.saveSale(ctx, tx, sl), keepBatchItems(ctx, tx, sl)); err != nil {
 			return err
 		}
 	}

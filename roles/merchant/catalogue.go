@@ -1,7 +1,6 @@
 package merchant
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -11,12 +10,14 @@ import (
 	"github.com/setkit/setkit/roles/set"
 )
 
+// QuantityMax is the highest quantity of one line of an order.
+const QuantityMax = 999
+
 // Limits of a catalogue and of an order.
 const (
 	itemsMax        = 1000
 	nameOctetsMax   = 100
 	orderLinesMax   = 50
-	quantityMax     = 999
 	orderAmountMax  = 1_000_000_000_000 // minor units; ISO 8583 carries twelve digits
 	currencyCodeMax = 999
 )
@@ -94,34 +95,47 @@ func (c *Catalogue) check() error {
 	return nil
 }
 
-// errOrderInvalid tells that the shop does not sell what was asked for.
-var errOrderInvalid = errors.New("this cannot be ordered")
-
-// wanted is what a customer asks for.
-type wanted struct {
-	Item     string `json:"item"`
-	Quantity int64  `json:"quantity"`
-}
-
 // price makes the lines of an order and their total in minor units.
-func (c *Catalogue) price(want []wanted) (lines []Line, total int64, err error) {
+func (c *Catalogue) price(want []LineRequest) (lines []Line, total int64, err error) {
 	if len(want) == 0 || len(want) > orderLinesMax {
-		return nil, 0, fmt.Errorf("%w: %d lines, want 1 to %d", errOrderInvalid, len(want), orderLinesMax)
+		return nil, 0, fmt.Errorf("%w: %d lines, want 1 to %d", ErrOrderInvalid, len(want), orderLinesMax)
 	}
 	for _, w := range want {
-		item := c.find(w.Item)
+		item := &Item{Name: w.Name, Price: w.Price}
+		if w.Item != "" {
+			item = c.find(w.Item)
+		}
 		switch {
-		case item == nil:
-			return nil, 0, fmt.Errorf("%w: there is no such item", errOrderInvalid)
-		case w.Quantity < 1 || w.Quantity > quantityMax:
-			return nil, 0, fmt.Errorf("%w: quantity %d of %s, want 1 to %d", errOrderInvalid, w.Quantity, item.ID, quantityMax)
+		case item == nil || w.Item != "" && (w.Name != "" || w.Price != 0):
+			return nil, 0, fmt.Errorf("%w: there is no such item", ErrOrderInvalid)
+		case item.Name == "" || len(item.Name) > nameOctetsMax || strings.ContainsFunc(item.Name, unicode.IsControl):
+			return nil, 0, fmt.Errorf("%w: want names of one line and at most %d octets", ErrOrderInvalid, nameOctetsMax)
+		case item.Price < 1 || item.Price >= orderAmountMax:
+			return nil, 0, fmt.Errorf("%w: want prices in minor units, from 1 to less than %d", ErrOrderInvalid, int64(orderAmountMax))
+		case w.Quantity < 1 || w.Quantity > QuantityMax:
+			return nil, 0, fmt.Errorf("%w: quantity %d of %s, want 1 to %d", ErrOrderInvalid, w.Quantity, item.Name, QuantityMax)
 		case item.Price > (math.MaxInt64-total)/w.Quantity || total+item.Price*w.Quantity >= orderAmountMax:
-			return nil, 0, fmt.Errorf("%w: the total is too high", errOrderInvalid)
+			return nil, 0, fmt.Errorf("%w: the total is too high", ErrOrderInvalid)
 		}
 		total += item.Price * w.Quantity
 		lines = append(lines, Line{Item: item.ID, Name: item.Name, Quantity: w.Quantity, Price: item.Price})
 	}
 	return lines, total, nil
+}
+
+// Total prices what may be ordered: its lines and what they cost together. It gives ErrOrderInvalid if the shop does not sell it so.
+func (c *Catalogue) Total(want []LineRequest) (lines []Line, total Money, err error) {
+	lines, minor, err := c.price(want)
+	if err != nil {
+		return nil, Money{}, err
+	}
+	return lines, c.Money(minor), nil
+}
+
+// Money gives an amount in the catalogue's currency.
+func (c *Catalogue) Money(minor int64) Money {
+	amount, _ := c.amount(minor) // the currency was checked
+	return money(amount)
 }
 
 func (c *Catalogue) find(id string) *Item {

@@ -144,7 +144,7 @@ func (s *Store) begin(ctx context.Context, tx *sql.Tx, op *operation, sales map[
 	}
 	for _, sl := range sales {
 		sl.pending = op.id
-		if err := saveSale(ctx, tx, sl); err != nil {
+		if err := s.saveSale(ctx, tx, sl); err != nil {
 			return err
 		}
 	}
@@ -215,7 +215,7 @@ func (s *Store) keep(ctx context.Context, made work) (w work, err error) {
 			sl, a := w.item(i)
 			_, asked := made.item(i)
 			a.Request = asked.Request
-			if err := saveSale(ctx, tx, sl); err != nil {
+			if err := s.saveSale(ctx, tx, sl); err != nil {
 				return err
 			}
 		}
@@ -268,7 +268,7 @@ const (
 func (s *Store) finishItems(ctx context.Context, tx *sql.Tx, w work) error {
 	for _, sl := range w.sales {
 		sl.pending = ""
-		if err := saveSale(ctx, tx, sl); err != nil {
+		if err := s.saveSale(ctx, tx, sl); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,11 @@ type Order struct {
 	Amount  Money      `json:"amount"`
 	Payment *Payment   `json:"payment,omitempty"` // the one under way, or the last one
 
+	Reference string `json:"reference,omitempty"` // how the shop that ordered through the API calls it
+	Version   int64  `json:"version"`             // grows with every change that is told, see Store.TellChanges
+
 	description []byte
+	returns     ReturnPages
 	amount      set.CurrencyAmount
 	lidM        set.LocalID
 	sale        *sale

@@ -121,7 +121,7 @@ func (m *Merchant) initiate(ctx context.Context, r *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !order.State.payable() {
+	if !order.State.Payable() {
 		return nil, &set.ProtocolError{Code: set.UnspecifiedFailure, Err: fmt.Errorf("order %d is %s and cannot be paid", order.Number, order.State)}
 	}
 	gateway, err := m.accepted(req.BrandID)
@@ -213,7 +213,7 @@ func (m *Merchant) tryPurchase(ctx context.Context, r *request, o *set.OpenedPRe
 		return m.reject(ctx, r, o, sl, err)
 	case err != nil:
 		return nil, err
-	case !order.State.payable():
+	case !order.State.Payable():
 		return m.reject(ctx, r, o, sl, fmt.Errorf("the order is %s", order.State))
 	}
 	sl.state, sl.request = saleTaken, r.digest[:]

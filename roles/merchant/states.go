@@ -31,8 +31,13 @@ const (
 	OrderUnresolved OrderState = "unresolved"
 )
 
-// payable tells whether an order in this state may be paid.
-func (s OrderState) payable() bool {
+// OrderStates are all of them.
+var OrderStates = []OrderState{
+	OrderNew, OrderReceived, OrderAuthorizing, OrderDeclined, OrderFailed, OrderAuthorized, OrderCaptured, OrderVoided, OrderRefunded, OrderUnresolved,
+}
+
+// Payable tells whether an order in this state may be paid.
+func (s OrderState) Payable() bool {
 	return s == OrderNew || s == OrderDeclined || s == OrderFailed
 }
 

@@ -2,7 +2,6 @@ package merchant
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"embed"
 	"encoding/json"
@@ -49,34 +48,6 @@ var (
 
 	errNoSale = errors.New("there is no such transaction")
 )
-
-const orderNumberFirst = 1001
-
-// createOrder makes an order that nobody can guess.
-func (s *Store) createOrder(ctx context.Context, now time.Time, lines []Line, amount set.CurrencyAmount, terms Terms) (*Order, error) {
-	o := &Order{ID: rand.Text(), Created: now, State: OrderNew, Lines: lines, Terms: terms, amount: amount, lidM: set.NewLocalID()}
-	rawLines, err := json.Marshal(lines)
-	if err != nil {
-		return nil, err
-	}
-	err = s.db.Tx(ctx, func(tx *sql.Tx) error {
-		err := tx.QueryRowContext(ctx, `SELECT COALESCE(MAX(number) + 1, $1) FROM shop_order`, orderNumberFirst).Scan(&o.Number)
-		if err != nil {
-			return fmt.Errorf("number an order: %w", err)
-		}
-		o.description = describe(o.Number, lines, amount, terms)
-		_, err = tx.ExecContext(ctx,
-			`INSERT INTO shop_order (id, number, lid_m, created_s, state, description, lines, currency, amount, exponent, terms)
-			 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-			o.ID, o.Number, []byte(o.lidM), now.Unix(), string(o.State), o.description, rawLines,
-			int64(amount.Currency), int64(amount.Amount), amount.AmtExp10, string(terms))
-		if err != nil {
-			return fmt.Errorf("store order %d: %w", o.Number, err)
-		}
-		return nil
-	})
-	return o, err
-}
 
 // Order gives the order with this id, or ErrNoOrder.
 func (s *Store) Order(ctx context.Context, id string) (o *Order, err error) {
@@ -131,6 +102,7 @@ func one(ctx context.Context, tx *sql.Tx, where string, args ...any) (*Order, er
 func selectOrders(ctx context.Context, tx *sql.Tx, where string, args ...any) ([]*Order, error) {
 	rows, err := tx.QueryContext(ctx,
 		`SELECT o.id, o.number, o.lid_m, o.created_s, o.state, o.description, o.lines, o.currency, o.amount, o.exponent, o.terms,
+		        o.reference, o.success_url, o.failure_url, o.cancel_url, o.version,
 		        o.xid, COALESCE(s.state, ''), COALESCE(s.pending, ''), COALESCE(p.kind, ''), s.record
 		 FROM shop_order o LEFT JOIN sale s ON s.xid = o.xid LEFT JOIN operation p ON p.id = s.pending `+where, args...)
 	if err != nil {
@@ -158,6 +130,7 @@ func scanOrder(rows *sql.Rows) (*Order, error) {
 	var sl sale
 	var pending Kind
 	err := rows.Scan(&o.ID, &o.Number, &lid, &created, &o.State, &o.description, &lines, &currency, &amount, &o.amount.AmtExp10, &o.Terms,
+		&o.Reference, &o.returns.Success, &o.returns.Failure, &o.returns.Cancel, &o.Version,
 		&xid, &sl.state, &sl.pending, &pending, &rec)
 	if err != nil {
 		return nil, err
@@ -257,11 +230,15 @@ func rewriteSale(ctx context.Context, tx *sql.Tx, sl *sale) error {
 }
 
 // saveSale writes a sale that has its purchase request, and the state of its order.
-func saveSale(ctx context.Context, tx *sql.Tx, sl *sale) error {
+func (s *Store) saveSale(ctx context.Context, tx *sql.Tx, sl *sale) error {
+	before, err := readSale(ctx, tx, sl.xid)
+	if err != nil {
+		return err
+	}
 	if err := rewriteSale(ctx, tx, sl); err != nil {
 		return err
 	}
-	ok, err := changed(tx.ExecContext(ctx, `UPDATE shop_order SET state = $1 WHERE id = $2 AND xid = $3`, string(sl.orderState()), sl.orderID, sl.xid[:]))
+	ok, err := s.changeOrder(ctx, tx, before, sl)
 	if err == nil && !ok {
 		err = fmt.Errorf("transaction %v is not the one that pays its order", sl.xid)
 	}
@@ -325,6 +302,9 @@ func (s *Store) take(ctx context.Context, sl *sale, op *operation) error {
 		if !ok {
 			return errOrderPaid
 		}
+		if err := s.tell(ctx, tx, sl.orderID); err != nil {
+			return err
+		}
 		if op == nil {
 			return nil
 		}
@@ -339,6 +319,9 @@ func (s *Store) expire(ctx context.Context, now time.Time) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM sale WHERE state = $1 AND created_s < $2`, string(saleInitiated), now.Add(-initiatedLife).Unix())
 		if err != nil {
 			return fmt.Errorf("remove transactions without purchase request: %w", err)
+		}
+		if _, err = tx.ExecContext(ctx, `DELETE FROM shop_session WHERE used_s < $1`, now.Add(-SessionLife).Unix()); err != nil {
+			return fmt.Errorf("remove old baskets: %w", err)
 		}
 		return nil
 	}))

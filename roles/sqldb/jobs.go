@@ -72,13 +72,15 @@ func (d *DB) Enqueue(ctx context.Context, tx *sql.Tx, kind, ref string, payload 
 // leases end, in 10 seconds; after an orderly stop, at once.
 //
 // A failed job waits longer each time, from a quarter of a second up to a minute. Up to 8 jobs run at
-// once, in no promised order. A job written through this DB is taken up as soon as its transaction
+// once, in no promised order. Jobs that must not wait for jobs of another kind are run by a RunJobs of their own. A job written through this DB is taken up as soon as its transaction
 // committed, one written by another process within a second.
 func (d *DB) RunJobs(ctx context.Context, log *slog.Logger, handlers map[string]Handler) error {
 	if len(handlers) == 0 {
 		return errors.New("run jobs: no handlers given")
 	}
-	r := &jobRunner{db: d, log: log, handlers: handlers, slots: make(chan struct{}, jobsAtOnceMax)}
+	r := &jobRunner{db: d, log: log, handlers: handlers, slots: make(chan struct{}, jobsAtOnceMax), wake: make(chan struct{}, 1)}
+	d.runners.Store(r.wake, struct{}{})
+	defer d.runners.Delete(r.wake)
 	r.inKinds, r.kinds = kindList(handlers)
 	defer r.atWork.Wait()
 	for ctx.Err() == nil {
@@ -96,7 +98,7 @@ func (d *DB) RunJobs(ctx context.Context, log *slog.Logger, handlers map[string]
 			r.atWork.Go(func() {
 				r.deliver(ctx, job)
 				<-r.slots
-				r.db.wakeRunner()
+				wake(r.wake)
 			})
 		}
 		if len(jobs) == 0 || len(jobs) == free {
@@ -106,9 +108,16 @@ func (d *DB) RunJobs(ctx context.Context, log *slog.Logger, handlers map[string]
 	return nil
 }
 
-func (d *DB) wakeRunner() {
+func (d *DB) wakeRunners() {
+	d.runners.Range(func(runner, _ any) bool {
+		wake(runner.(chan struct{}))
+		return true
+	})
+}
+
+func wake(runner chan struct{}) {
 	select {
-	case d.wake <- struct{}{}:
+	case runner <- struct{}{}:
 	default: // already woken
 	}
 }
@@ -120,6 +129,7 @@ type jobRunner struct {
 	inKinds  string // "$1, $2, ..." for kinds
 	kinds    []any
 	slots    chan struct{}
+	wake     chan struct{}
 	atWork   sync.WaitGroup
 }
 
@@ -136,7 +146,7 @@ func (r *jobRunner) sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
-	case <-r.db.wake:
+	case <-r.wake:
 	case <-t.C:
 	case <-ctx.Done():
 	}

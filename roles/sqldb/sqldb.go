@@ -44,9 +44,9 @@ type DB struct {
 	// ends with the context, which waiting inside SQLite does not. It is nil for PostgreSQL.
 	writer chan struct{}
 
-	// enqueued holds the open transactions that wrote a job, so that their commit wakes RunJobs.
+	// enqueued holds the open transactions that wrote a job, so that their commit wakes every RunJobs.
 	enqueued sync.Map // *sql.Tx -> struct{}
-	wake     chan struct{}
+	runners  sync.Map // chan struct{} -> struct{}
 }
 
 // Open opens the database at rawURL, creates it if it is a SQLite file that does not exist, and brings
@@ -110,7 +110,7 @@ func openSQLite(path string) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
 	db.SetMaxOpenConns(sqliteConnsMax)
-	return &DB{db: db, driver: goose.DialectSQLite3, writer: make(chan struct{}, 1), wake: make(chan struct{}, 1)}, nil
+	return &DB{db: db, driver: goose.DialectSQLite3, writer: make(chan struct{}, 1)}, nil
 }
 
 func openPostgres(rawURL string) (*DB, error) {
@@ -126,7 +126,7 @@ func openPostgres(rawURL string) (*DB, error) {
 	db.SetMaxOpenConns(postgresConnsMax)
 	db.SetMaxIdleConns(postgresConnsMax)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	return &DB{db: db, driver: goose.DialectPostgres, wake: make(chan struct{}, 1)}, nil
+	return &DB{db: db, driver: goose.DialectPostgres}, nil
 }
 
 func isDir(path string) bool {

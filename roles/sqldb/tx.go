@@ -66,7 +66,7 @@ func (d *DB) tryTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
 		return fmt.Errorf("commit transaction: %w", err)
 	}
 	if _, ok := d.enqueued.Load(tx); ok {
-		d.wakeRunner()
+		d.wakeRunners()
 	}
 	return nil
 }
