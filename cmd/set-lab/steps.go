@@ -170,6 +170,9 @@ func (w *world) env(party string, secrets map[string]string) []string {
 		"SET_MERCHANT_URL=" + w.url("merchant"),
 		"SET_MERCHANT_DATABASE=" + db("merchant"),
 		"SET_MERCHANT_CERTIFICATES=" + w.path("merchant.pem"),
+		"SET_MERCHANT_OFFICE_LISTEN=" + w.addr("office"),
+		"SET_MERCHANT_OFFICE_URL=http://" + w.addr("office"),
+		"SET_MERCHANT_OPERATORS=" + w.path("operators.yaml"),
 		"SET_MERCHANT_CATALOGUE=" + w.path("config", "catalogue.yaml"),
 	}
 	for _, name := range slices.Sorted(maps.Keys(secrets)) {
@@ -199,6 +202,7 @@ var (
 	}
 	merchantSecrets = map[string]string{
 		"SET_MERCHANT_PIN_SOURCE": "merchant-pin", "SET_MERCHANT_REGISTRATION_CODE_SOURCE": "merchant-registration-code",
+		"SET_MERCHANT_API_TOKEN_SOURCE": apiToken,
 	}
 )
 

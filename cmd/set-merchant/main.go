@@ -40,6 +40,7 @@ func newApp() *urfave.App {
 				Flags:       []urfave.Flag{file, jsonFlag()}, Action: orders,
 			},
 			batchCommand(file),
+			operatorCommand(file),
 		}, operationCommands(file)...),
 	}
 }
@@ -59,6 +60,22 @@ type config struct {
 	Trust            party.Trust      `yaml:"trust"`
 	Identity         party.Identity   `yaml:"identity"`
 	Enrolment        party.Enrolment  `yaml:"enrolment"`
+	Office           officeConfig     `yaml:"office"`
+	API              apiConfig        `yaml:"api"`
+}
+
+type officeConfig struct {
+	Listen    string `yaml:"listen"`
+	BaseURL   string `yaml:"base-url"`
+	Operators string `yaml:"operators"` // file
+}
+
+type apiConfig struct {
+	Token   string `yaml:"token"` // a secret source
+	Webhook struct {
+		URL string `yaml:"url"`
+		Key string `yaml:"key"` // a secret source
+	} `yaml:"webhook"`
 }
 
 type gatewayConfig struct {
@@ -114,7 +131,11 @@ func (cfg *config) check() error {
 			return fmt.Errorf("gateways: each has certificates and url")
 		}
 	}
-	switch {
+	switch o := cfg.Office; {
+	case o.Listen != "" && (o.BaseURL == "" || o.Operators == ""):
+		return fmt.Errorf("office: want listen, base-url and operators, or none of them")
+	case cfg.API.Webhook.URL != "" && (cfg.API.Token == "" || cfg.API.Webhook.Key == ""):
+		return fmt.Errorf("api: a webhook has url and key, and the API a token")
 	case len(cfg.Gateways) == 0:
 		return fmt.Errorf("gateways is missing")
 	case !slices.Contains([]merchant.Capture{merchant.CaptureImmediately, merchant.CaptureManually, merchant.CaptureWithSale}, cfg.Capture):

@@ -93,8 +93,8 @@ func totals(t set.BatchTotals) BatchTotals {
 	return BatchTotals{int64(t.TransactionCountDebit), t.TransactionTotalAmtDebit.String(), int64(t.TransactionCountCredit), t.TransactionTotalAmtCredit.String()}
 }
 
-// errRequestsUnderWay keeps a batch from being closed while its totals may change.
-var errRequestsUnderWay = errors.New("requests to the gateway are under way, which change the totals: wait for their answers, see set-merchant orders")
+// ErrRequestsUnderWay keeps a batch from being closed while its totals may change.
+var ErrRequestsUnderWay = errors.New("requests to the gateway are under way, which change the totals: wait for their answers, see set-merchant orders")
 
 // AskBatch asks a gateway about a batch, or to do something with it. A batch is closed by the merchant's own
 // totals, which must not be about to change.
@@ -118,7 +118,7 @@ func (s *Store) AskBatch(ctx context.Context, now time.Time, q BatchQuery) (*Ope
 				return fmt.Errorf("count the requests under way: %w", err)
 			}
 			if under > 0 {
-				return errRequestsUnderWay
+				return ErrRequestsUnderWay
 			}
 		}
 		if q.Batch != nil {
