@@ -1,14 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"strconv"
+	"os"
 	"strings"
 	"time"
 
@@ -39,7 +40,6 @@ type order struct {
 		XID          string `json:"xid"`
 		AuthCode     string `json:"authCode"`
 		ApprovalCode string `json:"approvalCode"`
-		Capture      string `json:"capture"`
 	} `json:"payment"`
 }
 
@@ -186,23 +186,47 @@ func (w *world) account(ctx context.Context) (account, error) {
 	return account{}, fmt.Errorf("the issuer has no account %s", accountID)
 }
 
-// placeOrder is what the shop's page does.
+// apiToken and officePassword are secrets of the merchant, by which others use it.
+const (
+	apiToken       = "merchant-api-token"
+	officePassword = "office-password"
+	officeOperator = "lab"
+)
+
+// placeOrder is what a shop does for its customer.
 func (w *world) placeOrder(ctx context.Context, item string, quantity int) (order, error) {
-	form := url.Values{"item": {item}, "quantity": {strconv.Itoa(quantity)}}
-	return w.shop(ctx, http.MethodPost, "/orders", strings.NewReader(form.Encode()))
+	type line struct {
+		Item     string `json:"item"`
+		Quantity int    `json:"quantity"`
+	}
+	body, err := json.Marshal(map[string]any{"currency": "USD", "lines": []line{{item, quantity}}})
+	if err != nil {
+		return order{}, err
+	}
+	return w.shop(ctx, http.MethodPost, "/orders", bytes.NewReader(body))
 }
 
 func (w *world) showOrder(ctx context.Context, id string) (order, error) {
 	return w.shop(ctx, http.MethodGet, "/orders/"+id, nil)
 }
 
+// shop asks the merchant's API.
 func (w *world) shop(ctx context.Context, method, path string, body io.Reader) (o order, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, w.url("merchant")+path, body)
+	file, err := w.secret(apiToken)
 	if err != nil {
 		return o, err
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
+	token, err := os.ReadFile(file)
+	if err != nil {
+		return o, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, w.url("merchant")+"/api/v1"+path, body)
+	if err != nil {
+		return o, err
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", rand.Text())
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return o, err

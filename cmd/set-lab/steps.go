@@ -252,6 +252,17 @@ func (w *world) startGateway(ctx context.Context) error {
 }
 
 func (w *world) startMerchant(ctx context.Context) error {
+	password, err := w.secret(officePassword)
+	if err != nil {
+		return err
+	}
+	if _, err := w.secret(apiToken); err != nil {
+		return err
+	}
+	if _, err := w.run(ctx, w.env("merchant", merchantSecrets), "set-merchant", "operator", "add", "--config", w.config("merchant"),
+		"--password-source", "file:"+password, officeOperator); err != nil {
+		return err
+	}
 	return w.startParty(ctx, "merchant", merchantSecrets)
 }
 

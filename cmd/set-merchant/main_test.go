@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -34,6 +35,8 @@ const (
 	pan              = "4111111111111111"
 	tokenPIN         = "246801357"
 	registrationCode = "let-me-in"
+	apiToken         = "a token that nobody guesses"
+	officePassword   = "a password of the office"
 	eventually       = 20 * time.Second
 )
 
@@ -154,12 +157,14 @@ func lab(t *testing.T, w *settest.World) (file, dir string) {
 	mux.Handle("/gateway", sethttp.Handler(sethttp.MediaPayment, slog.New(slog.DiscardHandler), acquire(gateway)))
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	listen := freeAddr(t)
+	listen, office := freeAddr(t), freeAddr(t)
 	for name, value := range map[string]string{
 		"SET_PKCS11_MODULE": token.ModulePath, "SET_MERCHANT_PIN": tokenPIN, "SET_MERCHANT_PIN_SOURCE": "env:SET_MERCHANT_PIN",
 		"SET_MERCHANT_REGISTRATION_CODE": registrationCode, "SET_MERCHANT_REGISTRATION_CODE_SOURCE": "env:SET_MERCHANT_REGISTRATION_CODE",
 		"SET_CA_OUTPUT": dir, "SET_CA_URL": server.URL, "SET_MERCHANT_LISTEN": listen, "SET_MERCHANT_URL": "http://" + listen,
 		"SET_MERCHANT_DATABASE": "sqlite:" + filepath.Join(dir, "merchant.db"), "SET_MERCHANT_CERTIFICATES": filepath.Join(dir, "merchant.pem"),
+		"SET_MERCHANT_OFFICE_LISTEN": office, "SET_MERCHANT_OFFICE_URL": "http://" + office, "SET_MERCHANT_OPERATORS": filepath.Join(dir, "operators.yaml"),
+		"SET_MERCHANT_API_TOKEN": apiToken, "SET_MERCHANT_API_TOKEN_SOURCE": "env:SET_MERCHANT_API_TOKEN",
 		"SET_MERCHANT_CATALOGUE": must[string](t)(filepath.Abs("../../testdata/catalogue.yaml")),
 		"SET_GATEWAY_URL":        server.URL + "/gateway", "SET_GATEWAY_CERTIFICATES": filepath.Join(dir, "gateway.pem"),
 	} {
@@ -234,6 +239,7 @@ func TestMerchant(t *testing.T) {
 		return isReady(url)
 	})
 	id := buy(t, w, url)
+	checkOffice(t, file, id)
 	number := operate(t, file, id)
 	var list []merchant.Order
 	poll(t, "the order is captured", func() bool {
@@ -303,6 +309,52 @@ func operate(t *testing.T, file, id string) string {
 	return number
 }
 
+// checkOffice has an operator let in, see the order, and taken off the list.
+func checkOffice(t *testing.T, file, id string) {
+	t.Helper()
+	t.Setenv("OFFICE_PASSWORD", officePassword)
+	if code, stdout, stderr := command(t.Context(), "operator", "add", "--config", file, "--password-source", "env:OFFICE_PASSWORD", "anna"); code != 0 || !strings.Contains(stdout, "anna may use http://") {
+		t.Fatalf("operator add: %d %s%s", code, stdout, stderr)
+	}
+	stored := must[[]byte](t)(os.ReadFile(os.Getenv("SET_MERCHANT_OPERATORS")))
+	if info := must[os.FileInfo](t)(os.Stat(os.Getenv("SET_MERCHANT_OPERATORS"))); bytes.Contains(stored, []byte(officePassword)) || info.Mode().Perm() != 0o600 {
+		t.Errorf("the operators are stored with mode %v as\n%s", info.Mode(), stored)
+	}
+	if code, stdout, _ := command(t.Context(), "operator", "list", "--config", file, "--json"); code != 0 || strings.TrimSpace(stdout) != "[\n  \"anna\"\n]" {
+		t.Errorf("operator list: %d %s", code, stdout)
+	}
+	t.Setenv("OFFICE_PASSWORD", "short")
+	if code, _, stderr := command(t.Context(), "operator", "add", "--config", file, "--password-source", "env:OFFICE_PASSWORD", "bert"); code != 2 || strings.Contains(stderr, "short") {
+		t.Errorf("operator add with a short password: %d %s", code, stderr)
+	}
+	jar := must[*cookiejar.Jar](t)(cookiejar.New(nil))
+	client := &http.Client{Jar: jar}
+	look := func(res *http.Response, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		return string(must[[]byte](t)(io.ReadAll(res.Body)))
+	}
+	office := os.Getenv("SET_MERCHANT_OFFICE_URL")
+	if page := look(client.PostForm(office+"/login", map[string][]string{"name": {"anna"}, "password": {officePassword}})); !strings.Contains(page, "Log out (anna)") || !strings.Contains(page, ">1001<") {
+		t.Errorf("the back office shows an operator\n%s", page)
+	}
+	if code, _, stderr := command(t.Context(), "operator", "remove", "--config", file, "anna"); code != 0 {
+		t.Errorf("operator remove: %d %s", code, stderr)
+	}
+	if page := look(client.Get(office)); strings.Contains(page, "1001") || !strings.Contains(page, "<h1>Log in</h1>") {
+		t.Errorf("the back office shows somebody taken off the list\n%s", page)
+	}
+	if code, _, _ := command(t.Context(), "operator", "remove", "--config", file, "anna"); code != 1 {
+		t.Errorf("operator remove of nobody: exit code %d, want 1", code)
+	}
+	if page := look(client.Get(os.Getenv("SET_MERCHANT_URL") + "/orders/" + id)); !strings.Contains(page, "Notebook, 96 pages, squared") {
+		t.Errorf("the shop's page of the order:\n%s", page)
+	}
+}
+
 func isReady(url string) bool {
 	res, err := http.Get(url + "/readyz")
 	if err != nil {
@@ -332,10 +384,11 @@ func checkKeys(t *testing.T) {
 // buy orders a notebook at the shop and pays it, and gives the order's id.
 func buy(t *testing.T, w *settest.World, url string) string {
 	t.Helper()
-	req := must[*http.Request](t)(http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/orders",
-		strings.NewReader("item=notebook&quantity=1")))
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
+	req := must[*http.Request](t)(http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/api/v1/orders",
+		strings.NewReader(`{"currency": "USD", "lines": [{"item": "notebook", "quantity": 1}]}`)))
+	req.Header.Set("Authorization", "Bearer "+apiToken)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Idempotency-Key", "first")
 	res := must[*http.Response](t)(http.DefaultClient.Do(req))
 	defer res.Body.Close()
 	var order merchant.Order
