@@ -3,7 +3,6 @@ package merchant_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/setkit/setkit/roles/merchant"
+	"github.com/setkit/setkit/roles/merchant/web"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/pki"
 	"github.com/setkit/setkit/roles/set/settest"
@@ -131,7 +131,7 @@ func (w *world) start(t *testing.T) {
 	w.config.BaseURL = "http://" + w.shop.Listener.Addr().String() + "/books"
 	m := must[*merchant.Merchant](t)(merchant.New(w.config))
 	w.merchant = m
-	w.shop.Config.Handler = http.StripPrefix("/books", m.Handler())
+	w.shop.Config.Handler = http.StripPrefix("/books", must[*web.Shop](t)(web.NewShop(m, nil)).Handler())
 	w.shop.Start()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -174,16 +174,13 @@ func (w *world) order(t *testing.T) *merchant.Order { return w.orderOn(t, "") }
 // orderOn is order, paid on these terms.
 func (w *world) orderOn(t *testing.T, terms merchant.Terms) *merchant.Order {
 	t.Helper()
-	status, body, _ := w.ask(t, "POST", "/orders", "application/json", "application/json",
-		`{"items": [{"item": "book", "quantity": 1}, {"item": "pencil", "quantity": 2}], "terms": "`+string(terms)+`"}`)
-	if status != http.StatusCreated {
-		t.Fatalf("order: %d %s", status, body)
+	o, made, err := w.merchant.MakeOrder(t.Context(), merchant.OrderRequest{
+		Lines: []merchant.LineRequest{{Item: "book", Quantity: 1}, {Item: "pencil", Quantity: 2}}, Terms: terms, Tell: true,
+	})
+	if err != nil || !made {
+		t.Fatalf("order: made %t, %v", made, err)
 	}
-	var o merchant.Order
-	if err := json.Unmarshal(body, &o); err != nil {
-		t.Fatal(err)
-	}
-	return &o
+	return o
 }
 
 // look gives the order as it is now.
