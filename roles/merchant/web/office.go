@@ -270,8 +270,8 @@ type happening struct {
 	At     time.Time
 	What   string
 	Amount merchant.Money
-	Batch  *int64
-	Text   string
+	Batch  string
+	Text   string // in English
 }
 
 func happenings(l lang, o *merchant.Order) []happening {
@@ -279,19 +279,28 @@ func happenings(l lang, o *merchant.Order) []happening {
 	if o.Payment == nil {
 		return all
 	}
+	add := func(at time.Time, event string, amount merchant.Money, batch *int64, text string) {
+		h := happening{At: at, What: l.say("event-" + event), Amount: amount, Text: text}
+		if batch != nil {
+			h.Batch = l.say("batch-n", *batch)
+		}
+		all = append(all, h)
+	}
 	for _, a := range o.Payment.Authorizations {
-		if a.At != nil && (a.ApprovalCode != "" || a.Authorized.Minor > 0) {
-			all = append(all, happening{*a.At, l.say("event-authorized"), a.Asked, nil, a.ApprovalCode})
-		} else if a.At != nil {
-			all = append(all, happening{*a.At, l.say("event-declined"), a.Asked, nil, strings.TrimSpace(a.Code + " " + a.Failure)})
+		switch {
+		case a.At == nil:
+		case a.ApprovalCode != "":
+			add(*a.At, "authorized", a.Asked, nil, a.ApprovalCode)
+		default:
+			add(*a.At, "declined", a.Asked, nil, strings.TrimSpace(a.Code+" "+a.Failure))
 		}
 		if a.CapturedAt != nil {
-			all = append(all, happening{*a.CapturedAt, l.say("event-captured"), a.Captured, a.Batch, ""})
+			add(*a.CapturedAt, "captured", a.Captured, a.Batch, "")
 		}
 		for _, f := range a.Refunds {
-			all = append(all, happening{f.At, l.say("event-refunded"), f.Amount, f.Batch, ""})
+			add(f.At, "refunded", f.Amount, f.Batch, "")
 			if f.Undone != nil {
-				all = append(all, happening{*f.Undone, l.say("event-undone"), f.Amount, nil, ""})
+				add(*f.Undone, "undone", f.Amount, nil, "")
 			}
 		}
 	}
