@@ -6,9 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
@@ -61,8 +59,9 @@ func (s sealer) Open(sealed, aad []byte) ([]byte, error) {
 // parties are a merchant and a gateway, both real.
 type parties struct {
 	*settest.World
-	store *merchant.Store
-	url   string
+	store    *merchant.Store
+	merchant *merchant.Merchant
+	url      string
 }
 
 // run runs a party's jobs until the test ends.
@@ -107,6 +106,7 @@ func newParties(t *testing.T) *parties {
 		Gateways:  []merchant.Gateway{{Certificate: e.ExchangeCert, Chain: e.Chain, URL: server.URL + "/set"}},
 		MerchData: set.MerchData{MerchCatCode: "5942"}, Capture: merchant.CaptureManually,
 	}))
+	p.merchant = m
 	shop.Config.Handler = m.Handler()
 	shop.Start()
 	run(t, m.Run, func() error { shop.Close(); return p.store.Close() })
@@ -119,13 +119,15 @@ func newParties(t *testing.T) *parties {
 // buy orders ten notebooks on the given terms, pays, and gives the order's id.
 func (p *parties) buy(t *testing.T, terms string) string {
 	t.Helper()
-	res := must[*http.Response](t)((&http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).
-		Post(p.url+"/orders", "application/x-www-form-urlencoded", strings.NewReader("item=notebook&quantity=10&terms="+terms)))
-	res.Body.Close()
-	id := res.Header.Get("Location")[strings.LastIndex(res.Header.Get("Location"), "/")+1:]
-	res = must[*http.Response](t)(http.Get(p.url + "/orders/" + id + "/pay"))
-	defer res.Body.Close()
-	init := must[*set.Initiation](t)(set.ParseInitiation(must[[]byte](t)(io.ReadAll(res.Body))))
+	o, _, err := p.merchant.MakeOrder(t.Context(), merchant.OrderRequest{
+		Lines: []merchant.LineRequest{{Item: "notebook", Quantity: 10}}, Terms: merchant.Terms(terms),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := o.ID
+	wake := must[[]byte](t)(p.merchant.Initiation(o, p.url, merchant.ReturnPages{Success: p.url, Failure: p.url, Cancel: p.url}))
+	init := must[*set.Initiation](t)(set.ParseInitiation(wake))
 	card := p.Card(t, pan)
 	purchase := must[*set.Purchase](t)(set.NewPurchase(init, settest.Brand, set.BIN(pan[:6]), "en"))
 	purchase.InstallRecurData = init.InstallRecur
@@ -206,7 +208,7 @@ func TestBothParties(t *testing.T) {
 		op, err := p.store.Ship(ctx, now, split, 1000, last)
 		p.done(t, op, err)
 	}
-	rated := p.buy(t, "install+2")
+	rated := p.buy(t, "install 2")
 	op, err = p.store.Charge(ctx, now, rated)
 	p.done(t, op, err)
 	all := must[[]*merchant.Operation](t)(p.store.CaptureAll(ctx, now))

@@ -3,6 +3,7 @@ package merchant_test
 import (
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -161,31 +162,20 @@ func TestCardMessage(t *testing.T) {
 	})
 }
 
-// Only what the shop offers can be agreed, and the page offers it.
+// Only what the shop offers can be agreed.
 func TestTerms(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		for _, terms := range []string{"install 4", "recur 1 20991231", "SPLIT", "install 3 "} {
-			if status, body, _ := w.ask(t, "POST", "/orders", "application/json", "application/json",
-				`{"items": [{"item": "book", "quantity": 1}], "terms": "`+terms+`"}`); status != 422 || !strings.Contains(string(body), "cannot be paid so") {
-				t.Errorf("terms %q: %d %s", terms, status, body)
+		for _, terms := range []merchant.Terms{"install 4", "recur 1 20991231", "SPLIT", "install 3 "} {
+			_, _, err := w.merchant.MakeOrder(t.Context(), merchant.OrderRequest{Lines: []merchant.LineRequest{{Item: "book", Quantity: 1}}, Terms: terms})
+			if !errors.Is(err, merchant.ErrOrderInvalid) || !strings.Contains(err.Error(), "cannot be paid so") {
+				t.Errorf("terms %q: %v", terms, err)
 			}
 		}
-		_, page, _ := w.ask(t, "GET", "/", "text/html", "", "")
-		if !strings.Contains(string(page), `<option value="install 3">Paid in 3 instalments.</option>`) {
-			t.Errorf("the catalogue does not offer instalments: %s", page)
-		}
-		status, _, header := w.ask(t, "POST", "/orders", "text/html", "application/x-www-form-urlencoded", "item=book&quantity=1&terms=recur+28+20301231")
-		if status != 303 {
-			t.Fatalf("order by form: %d", status)
-		}
-		path := strings.TrimPrefix(header.Get("Location"), w.config.BaseURL)
-		if _, body, _ := w.ask(t, "GET", path, "text/html", "", ""); !strings.Contains(string(body), "Paid every 28 days until 2030-12-31.") {
-			t.Errorf("page of the order: %s", body)
-		}
-		_, body, _ := w.ask(t, "GET", path+"/pay", "*/*", "", "")
+		o := w.orderOn(t, "recur 28 20301231")
+		_, body, _ := w.ask(t, "GET", "/orders/"+o.ID+"/pay", "*/*", "", "")
 		init := must[*set.Initiation](t)(set.ParseInitiation(body))
-		if r := init.InstallRecur; r == nil || r.InstallRecurInd.Recurring.RecurringFrequency != 28 {
-			t.Errorf("initiation message: %+v", r)
+		if r := init.InstallRecur; r == nil || r.InstallRecurInd.Recurring.RecurringFrequency != 28 || !strings.Contains(string(init.Order), "Paid every 28 days until 2030-12-31.") {
+			t.Errorf("initiation message: %+v, %s", r, init.Order)
 		}
 	})
 	w := newWorld(t, "")
