@@ -123,7 +123,8 @@ func (c *Catalogue) price(want []LineRequest) (lines []Line, total int64, err er
 	return lines, total, nil
 }
 
-// Total prices what may be ordered: its lines and what they cost together. It gives ErrOrderInvalid if the shop does not sell it so.
+// Total prices what may be ordered: its lines and what they cost together. It gives ErrOrderInvalid if the shop
+// does not sell it so.
 func (c *Catalogue) Total(want []LineRequest) (lines []Line, total Money, err error) {
 	lines, minor, err := c.price(want)
 	if err != nil {

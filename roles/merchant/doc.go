@@ -33,6 +33,11 @@
 // The merchant asks its gateways for their certificates and for what is revoked, at the start and before any of
 // it expires. It keeps the answers, and sends nothing that is encrypted for a key that it does not trust.
 //
+// # Orders
+//
+// An order is made from the basket of a customer or for another shop, which is then told of every change of it.
+// Pages, back office and API are in the package web; the request that makes an order makes it once.
+//
 // # What is not here
 //
 // The merchant never sees a card number, expiry date or PANSecret, and so has none in its database or

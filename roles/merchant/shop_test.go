@@ -145,9 +145,13 @@ func TestChangesAreTold(t *testing.T) {
 				return nil
 			})
 		}()
-		o := w.order(t)
+		o, _, err := w.merchant.MakeOrder(t.Context(), merchant.OrderRequest{Lines: []merchant.LineRequest{{Item: "book", Quantity: 1}}, Tell: true})
+		if err != nil {
+			t.Fatal(err)
+		}
 		w.wake(t, w.card(t, firstPAN), o.ID).pay(t)
 		w.await(t, o.ID, merchant.OrderCaptured)
+		w.wake(t, w.card(t, firstPAN), w.order(t).ID).pay(t) // not told
 		op, err := w.config.Store.Refund(t.Context(), w.now(), o.ID, 100)
 		if err != nil {
 			t.Fatal(err)

@@ -64,8 +64,8 @@ func (s *sale) looks() string {
 
 // tell leaves a job to tell of a change, if the order was made so.
 func (s *Store) tell(ctx context.Context, tx *sql.Tx, orderID string) error {
-	var version int64
-	err := tx.QueryRowContext(ctx, `UPDATE shop_order SET version = version + 1 WHERE id = $1 AND tell = 1 RETURNING version`, orderID).Scan(&version)
+	var number int64
+	err := tx.QueryRowContext(ctx, `UPDATE shop_order SET version = version + 1 WHERE id = $1 AND tell = 1 RETURNING number`, orderID).Scan(&number)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -76,10 +76,5 @@ func (s *Store) tell(ctx context.Context, tx *sql.Tx, orderID string) error {
 	if err != nil {
 		return err
 	}
-	return s.db.Enqueue(ctx, tx, jobTell, orderRef(orderID, version), raw, time.Time{})
-}
-
-// orderRef names a change in the log, without the order's id, which is a secret.
-func orderRef(orderID string, version int64) string {
-	return fmt.Sprintf("order %.6s..., version %d", orderID, version)
+	return s.db.Enqueue(ctx, tx, jobTell, fmt.Sprintf("order %d", number), raw, time.Time{})
 }

@@ -175,7 +175,7 @@ func (w *world) order(t *testing.T) *merchant.Order { return w.orderOn(t, "") }
 func (w *world) orderOn(t *testing.T, terms merchant.Terms) *merchant.Order {
 	t.Helper()
 	o, made, err := w.merchant.MakeOrder(t.Context(), merchant.OrderRequest{
-		Lines: []merchant.LineRequest{{Item: "book", Quantity: 1}, {Item: "pencil", Quantity: 2}}, Terms: terms, Tell: true,
+		Lines: []merchant.LineRequest{{Item: "book", Quantity: 1}, {Item: "pencil", Quantity: 2}}, Terms: terms,
 	})
 	if err != nil || !made {
 		t.Fatalf("order: made %t, %v", made, err)

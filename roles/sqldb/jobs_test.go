@@ -116,7 +116,7 @@ func TestJobFollowsItsTransaction(t *testing.T) {
 	})
 }
 
-// Far fewer seconds than polls would need: the commit itself wakes the runner.
+// Far fewer seconds than polls would need: the commit itself wakes the runner, also where others run other jobs.
 func TestJobIsTakenUpAtOnce(t *testing.T) {
 	t.Parallel()
 	sqldbtest.Each(t, func(t *testing.T, url string) {
@@ -126,6 +126,9 @@ func TestJobIsTakenUpAtOnce(t *testing.T) {
 			got <- j.Ref
 			return nil, nil
 		}})
+		for range 3 {
+			run(t, db, map[string]sqldb.Handler{"other": func(context.Context, sqldb.Job) (func(*sql.Tx) error, error) { return nil, nil }})
+		}
 		const rounds = 20
 		start := time.Now()
 		for i := range rounds {
