@@ -53,6 +53,7 @@ type world struct {
 	mu        sync.Mutex
 	operators []web.Operator
 	later     time.Duration // the merchant's clock is ahead of the machine's
+	stopped   time.Time     // when set, it stands still at this time
 }
 
 type lockedBuffer struct {
@@ -115,6 +116,9 @@ func newWorld(t *testing.T, change ...func(*world)) *world {
 		Now: func() time.Time {
 			w.mu.Lock()
 			defer w.mu.Unlock()
+			if !w.stopped.IsZero() {
+				return w.stopped.Add(w.later)
+			}
 			return time.Now().Add(w.later)
 		},
 	}
