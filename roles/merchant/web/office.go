@@ -359,16 +359,24 @@ func (o *Office) askOrder(w http.ResponseWriter, r *http.Request, v *visit) {
 		return
 	}
 	q := question{Question: l.say("ask-all", l.say("action-"+name), order.Number), Hint: l.say("hint-" + name)}
-	var minor int64
+	amount := order.Amount
+	amount.Minor = 0
+	if a.most != nil && order.Payment != nil {
+		amount = a.most(order)
+	}
 	if text := strings.TrimSpace(r.FormValue("amount")); a.amount && text != "" || a.required {
 		var err error
-		if minor, err = order.ParseAmount(strings.Replace(text, ",", ".", 1)); err != nil {
+		if amount.Minor, err = order.ParseAmount(strings.Replace(text, ",", ".", 1)); err != nil {
 			o.pages.tell(w, r, http.StatusUnprocessableEntity, "bad-amount", o.view(v), "", "orders", r.PathValue("number"))
 			return
 		}
-		amount := order.Amount
-		amount.Minor = minor
+	}
+	if amount.Minor != 0 {
 		q.Question = l.say("ask-amount", l.say("action-"+name), l.money(amount), order.Number)
+		q.Hint = ""
+		if name == "capture" {
+			q.Hint = l.say("given-up")
+		}
 	}
 	last := a.last && r.FormValue("last") != ""
 	if last {
@@ -379,8 +387,8 @@ func (o *Office) askOrder(w http.ResponseWriter, r *http.Request, v *visit) {
 	q.Once = v.ask(r.URL.Path, func() (string, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), deedTimeout)
 		defer cancel()
-		op, err := a.do(ctx, o.m.Store, o.m.Now(), order.ID, minor, last)
-		o.auditDeed(v, name, op, err, "order", order.Number, "minor", minor)
+		op, err := a.do(ctx, o.m.Store, o.m.Now(), order.ID, amount.Minor, last)
+		o.auditDeed(v, name, op, err, "order", order.Number, "minor", amount.Minor)
 		return back, err
 	})
 	o.ask(w, r, v, q)

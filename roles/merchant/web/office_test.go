@@ -56,6 +56,7 @@ func TestOfficeOperations(t *testing.T) {
 	path := "/orders/1001"
 	b.get(path).has(t, 200, "Capture", "Reduce", "Void", "OK0001", "The Elements of Programming")
 	b.get(path+"/capture?amount=99").has(t, 200, "Capture 99.00\u00a0EUR for order 1001?")
+	b.get(path+"/capture").has(t, 200, "Capture 42.50\u00a0EUR for order 1001?")
 	b.get(path+"/capture?amount=x").has(t, 422, "This amount cannot be used")
 	b.get(path+"/reverse").has(t, 422, "This amount cannot be used")
 	b.get(path+"/nothing").has(t, 404)

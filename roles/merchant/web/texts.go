@@ -200,6 +200,7 @@ var texts = map[string]text{
 	"hint-batch-open":  {"Later captures and refunds go into it.", "Les encaissements et remboursements suivants y entrent."},
 	"hint-batch-close": {"Settles it, if the gateway counts what this shop counts.", "Le règle, si la passerelle compte comme cette boutique."},
 
+	"given-up":     {"What is left of the authorization is given up.", "Le reste de l’autorisation est abandonné."},
 	"ask-all":      {"%s for order %d?", "%s pour la commande %d ?"},
 	"ask-amount":   {"%s %s for order %d?", "%s %s pour la commande %d ?"},
 	"ask-batch":    {"%s %d?", "%s %d ?"},
