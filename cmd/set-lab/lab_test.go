@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,13 +34,34 @@ type testWorld struct {
 	recorders map[string]*recorder
 }
 
-// newTestWorld builds the commands and makes a world with them.
-func newTestWorld(t *testing.T) *testWorld {
+// commands builds the project's commands, once for all tests, into a folder that TestMain removes.
+var (
+	commandsDir string
+	commands    = sync.OnceValues(func() (dir string, err error) {
+		if commandsDir, err = os.MkdirTemp("", "set-lab-bin-"); err != nil {
+			return "", err
+		}
+		if out, err := exec.Command("go", "build", "-o", commandsDir, "../...").CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go build: %w\n%s", err, out)
+		}
+		return commandsDir, nil
+	})
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if commandsDir != "" {
+		os.RemoveAll(commandsDir)
+	}
+	os.Exit(code)
+}
+
+// newPlainWorld is a world that has nothing yet, and ends with the test.
+func newPlainWorld(t *testing.T) *world {
 	t.Helper()
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "../...")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	bin, err := commands()
+	if err != nil {
+		t.Fatal(err)
 	}
 	w, err := newWorld(filepath.Join(t.TempDir(), "lab"), bin)
 	if err != nil {
@@ -50,6 +72,13 @@ func newTestWorld(t *testing.T) *testWorld {
 			t.Error(err)
 		}
 	})
+	return w
+}
+
+// newTestWorld makes a world.
+func newTestWorld(t *testing.T) *testWorld {
+	t.Helper()
+	w := newPlainWorld(t)
 	tw := &testWorld{w, map[string]*recorder{}}
 	w.front = map[string]string{}
 	for _, service := range []string{"ca", "gateway", "merchant"} {
@@ -77,6 +106,7 @@ func (w *testWorld) mustBuy(t *testing.T, item string, quantity int) *purchase {
 
 // A whole world, from the key ceremony to the end: the steps build on each other.
 func TestLab(t *testing.T) {
+	t.Parallel()
 	w := newTestWorld(t)
 	t.Run("keys", w.testKeys)
 	t.Run("chains", w.testChains)

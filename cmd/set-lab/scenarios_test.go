@@ -1,0 +1,331 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// scenarioWorld is the world in which the scripts of testdata/scenarios take place, one after the other. Each
+// has orders of its own, and looks at what it changed of the accounts.
+type scenarioWorld struct{ *world }
+
+// Each script is one business case. The commands run as a person types them, in the folder of the
+// configurations and with the environment of their party; ! means exit code 1, refused. What else there is:
+//
+//	order ITEM QUANTITY [TERMS]   orders in the shop; ORDER, PAGE and PAY are the order's number and addresses
+//	await STATE                   waits until the order is in this state; XID is that of its payment
+//	balance ACCOUNT AVAILABLE HELD BOOKED
+//	                              waits until the account has changed so, since the script began
+//	captures MODE                 has the merchant capture so until the script ends, instead of by hand
+//	stop PARTY, start PARTY       ends and starts a server
+func TestScenarios(t *testing.T) {
+	t.Parallel()
+	w := &scenarioWorld{newPlainWorld(t)}
+	var out bytes.Buffer
+	if err := w.make(t.Context(), &out); err != nil {
+		t.Fatalf("%v\n%s", err, out.Bytes())
+	}
+	t.Logf("the world is made:\n%s", out.Bytes())
+	if err := errors.Join(w.offerTerms(time.Now()), w.configure("merchant", "capture", "manual"), w.restart(t, "merchant")); err != nil {
+		t.Fatal(err)
+	}
+	testscript.RunT(inOrder{t}, testscript.Params{
+		Dir: filepath.Join("testdata", "scenarios"), Setup: func(env *testscript.Env) error { return w.setup(t, env) },
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"set-merchant": w.party("merchant", merchantSecrets), "set-gateway": w.party("gateway", gatewaySecrets),
+			"set-issuer": w.party("issuer", issuerSecrets), "set-ca": w.party("ca", caSecrets), "set-wallet": w.party("wallet", nil),
+			"order": w.cmdOrder, "await": w.cmdAwait, "balance": w.cmdBalance, "captures": w.cmdCaptures,
+			"stop": w.cmdStop, "start": w.cmdStart,
+		},
+	})
+	w.checkMoney(t)
+}
+
+// inOrder runs the scripts one after the other: they share the world.
+type inOrder struct{ *testing.T }
+
+func (inOrder) Parallel()     {}
+func (inOrder) Verbose() bool { return testing.Verbose() }
+func (t inOrder) Run(name string, f func(testscript.T)) {
+	t.T.Run(name, func(t *testing.T) { f(inOrder{t}) })
+}
+
+// offerTerms has the shop offer payments again and again until a day that is near, and until one that is past.
+func (w *scenarioWorld) offerTerms(now time.Time) error {
+	day := func(n int) string { return now.UTC().AddDate(0, 0, n).Format("20060102") }
+	return edit(w.path("config", "catalogue.yaml"), `^terms:.*`, fmt.Sprintf("terms: [split, install 5, recur 1 %s, recur 1 %s]", day(2), day(-2)))
+}
+
+// configure gives a key of a party's configuration another value.
+func (w *scenarioWorld) configure(party, key, value string) error {
+	return edit(w.config(party), "^"+key+":.*", key+": "+value)
+}
+
+// edit replaces the line of a file that matches.
+func edit(path, line, with string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	re := regexp.MustCompile("(?m)" + line)
+	if n := len(re.FindAll(text, -1)); n != 1 {
+		return fmt.Errorf("%s: %d lines match %s, want one", path, n, line)
+	}
+	return os.WriteFile(path, re.ReplaceAllLiteral(text, []byte(with)), 0o600)
+}
+
+// baseline is the key under which a script keeps the accounts as they were when it began.
+type baseline struct{}
+
+func (w *scenarioWorld) setup(t *testing.T, env *testscript.Env) error {
+	accounts, err := w.accounts(t)
+	if err != nil {
+		return err
+	}
+	env.Values[baseline{}] = accounts
+	env.Values[testKey{}] = t
+	now := time.Now().UTC()
+	env.Setenv("SOON", now.AddDate(0, 0, 2).Format("20060102"))
+	env.Setenv("PAST", now.AddDate(0, 0, -2).Format("20060102"))
+	env.Setenv("PIN", "file:"+w.path("secrets", "card-pin"))
+	env.Setenv("SHOP", w.url("merchant"))
+	return nil
+}
+
+type testKey struct{}
+
+func (w *scenarioWorld) accounts(t *testing.T) (list []account, err error) {
+	err = w.runJSON(t.Context(), &list, w.env("issuer", issuerSecrets), "set-issuer", "accounts", "--json", "--config", w.config("issuer"))
+	return list, err
+}
+
+// party gives the command of a party.
+func (w *scenarioWorld) party(party string, secrets map[string]string) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		env := w.env(party, secrets)
+		if party == "wallet" {
+			env = append(w.cardEnv(), "SET_WALLET_DIR="+w.path("wallet"))
+		}
+		cmd := w.command(ts.Value(testKey{}).(*testing.T).Context(), env, "set-"+party, args...)
+		cmd.Dir = w.path("config", "config")
+		cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
+		err := cmd.Run()
+		var exit *exec.ExitError
+		switch {
+		case neg && err == nil:
+			ts.Fatalf("set-%s %s: done, want it refused", party, strings.Join(args, " "))
+		case neg && errors.As(err, &exit) && exit.ExitCode() == 1:
+		default:
+			ts.Check(err)
+		}
+	}
+}
+
+func usage(ts *testscript.TestScript, neg bool, right bool, text string) {
+	if neg || !right {
+		ts.Fatalf("usage: %s", text)
+	}
+}
+
+func (w *scenarioWorld) cmdOrder(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2 || len(args) == 3, "order ITEM QUANTITY [TERMS]")
+	form := url.Values{"item": {args[0]}, "quantity": {args[1]}}
+	if len(args) == 3 {
+		form.Set("terms", args[2])
+	}
+	o, err := w.shop(ts.Value(testKey{}).(*testing.T).Context(), http.MethodPost, "/orders", strings.NewReader(form.Encode()))
+	ts.Check(err)
+	ts.Setenv("ORDER_ID", o.ID)
+	ts.Setenv("ORDER", fmt.Sprint(o.Number))
+	ts.Setenv("PAGE", w.url("merchant")+"/orders/"+o.ID)
+	ts.Setenv("PAY", w.url("merchant")+"/orders/"+o.ID+"/pay")
+}
+
+func (w *scenarioWorld) cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "await STATE")
+	var o order
+	w.until(ts, func() (found string, ok bool, err error) {
+		o, err = w.showOrder(ts.Value(testKey{}).(*testing.T).Context(), ts.Getenv("ORDER_ID"))
+		return "the order is " + o.State, o.State == args[0], err
+	})
+	ts.Setenv("XID", o.Payment.XID)
+}
+
+// until waits for a condition.
+func (w *scenarioWorld) until(ts *testscript.TestScript, holds func() (found string, ok bool, err error)) {
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(2 * pollInterval) {
+		found, ok, err := holds()
+		ts.Check(err)
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("after %v, %s", startTimeout, found)
+		}
+	}
+}
+
+var change = regexp.MustCompile(`^(0|[+-][0-9]+\.[0-9]{2})$`)
+
+func (w *scenarioWorld) cmdBalance(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 4 && !slices.ContainsFunc(args[1:], func(s string) bool { return !change.MatchString(s) }),
+		"balance ACCOUNT AVAILABLE HELD BOOKED, each 0 or such as +10.50")
+	find := func(list []account) *account {
+		i := slices.IndexFunc(list, func(a account) bool { return a.ID == args[0] })
+		if i < 0 {
+			ts.Fatalf("the issuer has no account %s", args[0])
+		}
+		return &list[i]
+	}
+	before := find(ts.Value(baseline{}).([]account))
+	want := [3]int64{}
+	for i, text := range args[1:] {
+		want[i] = cents(text)
+	}
+	w.until(ts, func() (string, bool, error) {
+		list, err := w.accounts(ts.Value(testKey{}).(*testing.T))
+		if err != nil {
+			return "", false, err
+		}
+		now := find(list)
+		got := [3]int64{
+			cents(now.Available) - cents(before.Available), cents(now.Held) - cents(before.Held), cents(now.Booked) - cents(before.Booked),
+		}
+		return fmt.Sprintf("the account has changed by %v cents of available, held and booked, want %v", got, want), got == want, nil
+	})
+}
+
+// cents reads an amount with two decimal places, or 0.
+func cents(text string) (n int64) {
+	digits := strings.Replace(strings.TrimLeft(text, "+-"), ".", "", 1)
+	for _, d := range digits {
+		n = 10*n + int64(d-'0')
+	}
+	if strings.HasPrefix(text, "-") {
+		return -n
+	}
+	return n
+}
+
+func (w *scenarioWorld) cmdCaptures(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "captures MODE")
+	t := ts.Value(testKey{}).(*testing.T)
+	change := func(mode string) error {
+		return errors.Join(w.configure("merchant", "capture", mode), w.restart(t, "merchant"))
+	}
+	ts.Check(change(args[0]))
+	ts.Defer(func() {
+		if err := change("manual"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (w *scenarioWorld) cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "stop PARTY")
+	ts.Check(w.halt(args[0]))
+	t := ts.Value(testKey{}).(*testing.T)
+	ts.Defer(func() { // for the scripts after one that fails
+		if !slices.ContainsFunc(w.Processes, func(p process) bool { return p.Name == args[0] }) {
+			if err := w.restart(t, args[0]); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func (w *scenarioWorld) cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "start PARTY")
+	ts.Check(w.restart(ts.Value(testKey{}).(*testing.T), args[0]))
+}
+
+// halt ends the server of a party.
+func (w *scenarioWorld) halt(party string) error {
+	i := slices.IndexFunc(w.Processes, func(p process) bool { return p.Name == party })
+	if i < 0 {
+		return nil
+	}
+	if err := w.Processes[i].stop(); err != nil {
+		return err
+	}
+	w.Processes = slices.Delete(w.Processes, i, i+1)
+	return w.save()
+}
+
+// restart starts the server of a party, and ends the one that runs before.
+func (w *scenarioWorld) restart(t *testing.T, party string) error {
+	if err := w.halt(party); err != nil {
+		return err
+	}
+	secrets := map[string]map[string]string{"ca": caSecrets, "issuer": issuerSecrets, "gateway": gatewaySecrets, "merchant": merchantSecrets}[party]
+	addr := w.addr(party)
+	if party == "issuer" {
+		addr = w.addr("issuer-http")
+	}
+	return w.start(t.Context(), w.env(party, secrets), answers("http://"+addr), party, "set-"+party, "serve", "--config", w.config(party))
+}
+
+// checkMoney: after everything that happened, what the merchant was paid is what it captured and did not give
+// back, what the cardholder was debited with, and what gateway and issuer have settled.
+func (w *scenarioWorld) checkMoney(t *testing.T) {
+	var settled struct {
+		Balanced bool
+		Refused  []any
+	}
+	if err := w.runJSON(t.Context(), &settled, w.env("gateway", gatewaySecrets), "set-gateway", "settle", "--json", "--out", t.TempDir(), "--config", w.config("gateway")); err != nil {
+		t.Fatal(err)
+	}
+	if !settled.Balanced || len(settled.Refused) > 0 {
+		t.Errorf("the settlement: %+v", settled)
+	}
+	var orders []struct {
+		State   string
+		Payment *struct {
+			CapturedAmount, RefundedAmount struct{ Minor int64 }
+		}
+	}
+	if err := w.runJSON(t.Context(), &orders, w.env("merchant", merchantSecrets), "set-merchant", "orders", "--json", "--config", w.config("merchant")); err != nil {
+		t.Fatal(err)
+	}
+	var earned int64
+	for _, o := range orders {
+		if o.Payment != nil {
+			earned += o.Payment.CapturedAmount.Minor - o.Payment.RefundedAmount.Minor
+		}
+	}
+	var book struct {
+		Balance []struct {
+			Currency, Booked, Settled, Open string
+			Balanced                        bool
+		}
+	}
+	if err := w.runJSON(t.Context(), &book, w.env("issuer", issuerSecrets), "set-issuer", "settlements", "--json", "--config", w.config("issuer")); err != nil {
+		t.Fatal(err)
+	}
+	a, err := w.account(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d orders, %d cents earned, account %+v, books %+v", len(orders), earned, a, book)
+	if earned == 0 || cents(a.Booked) != earned || cents(a.Available)+cents(a.Held)+earned != 500_00 {
+		t.Errorf("the merchant has earned %d cents, the account is %+v", earned, a)
+	}
+	for _, b := range book.Balance {
+		if b.Currency == a.Currency && (cents(b.Settled) != earned || !b.Balanced || cents(b.Open) != 0) {
+			t.Errorf("the merchant has earned %d cents, the issuer's books: %+v", earned, b)
+		}
+	}
+}
