@@ -25,7 +25,8 @@ type receipt struct {
 	Brand          string   `json:"brand"`
 	Order          string   `json:"order"`
 	Amount         string   `json:"amount"`
-	Date           string   `json:"date"` // of the payment
+	Terms          string   `json:"terms,omitempty"` // of payment in instalments, or again and again
+	Date           string   `json:"date"`            // of the payment
 	Answered       string   `json:"answered,omitempty"`
 	Resumed        bool     `json:"resumed,omitempty"` // the order had been sent before
 	APDUs          *apdus   `json:"apdus,omitempty"`   // of this run
@@ -45,7 +46,7 @@ func newReceipt(p *wallet.Purchase) *receipt {
 		Merchant: party{p.Merchant, p.Place, p.MerchantCert.Serial()},
 		Gateway:  party{gatewayName(p.GatewayCert), "", p.GatewayCert.Serial()},
 		Card:     party{p.Card.Masked(), "", p.Card.Certificate.Serial()},
-		Bank:     p.Card.Bank, Brand: string(p.Card.Brand), Order: p.Order, Amount: p.Amount.String(), Date: date(p.Sent), Resumed: p.Resumed,
+		Bank:     p.Card.Bank, Brand: string(p.Card.Brand), Order: p.Order, Amount: p.Amount.String(), Terms: p.Terms.Text(), Date: date(p.Sent), Resumed: p.Resumed,
 	}
 	if !p.Answered.IsZero() {
 		r.Answered = date(p.Answered)
@@ -61,6 +62,7 @@ func (r *receipt) print(w io.Writer) {
 	line(w, "Merchant", place(r.Merchant))
 	line(w, "Order", r.Order)
 	line(w, "Amount", r.Amount)
+	line(w, "Paid", r.Terms)
 	line(w, "Card", cardName(r.Bank, r.Brand, r.Card.Name))
 	line(w, "Result", r.AuthCode)
 	line(w, "Status", r.CompletionCode)
@@ -79,6 +81,7 @@ func showOffer(w io.Writer, o *wallet.Offer) {
 	}
 	line(w, "Merchant", place(party{Name: o.Merchant, Place: o.Place}))
 	line(w, "Amount", o.Amount.String())
+	line(w, "Paid", o.Terms.Text())
 	line(w, "Card", cardName(o.Card.Bank, string(o.Card.Brand), o.Card.Masked()))
 	line(w, "Gateway", gatewayName(o.GatewayCert))
 }

@@ -26,6 +26,17 @@ func RecurringPayments(days int, last time.Time) *InstallRecurData {
 	}}}
 }
 
+// Text tells a person what is agreed, such as "in 5 instalments"; nothing, when d is nil.
+func (d *InstallRecurData) Text() string {
+	switch r := d.recurring(); {
+	case r != nil:
+		return fmt.Sprintf("every %d days until %s", r.RecurringFrequency, r.RecurringExpiry.UTC().Format(time.DateOnly))
+	case d.instalments() != nil:
+		return fmt.Sprintf("in %d instalments", *d.instalments())
+	}
+	return ""
+}
+
 // recurring gives the bounds of recurring payments, nil when d is of instalments or of neither.
 func (d *InstallRecurData) recurring() *Recurring {
 	if d == nil {

@@ -28,6 +28,7 @@ type Offer struct {
 	Order        string
 	OrderType    string // media type that the shop gave for Order
 	Amount       set.CurrencyAmount
+	Terms        *set.InstallRecurData // that it is paid in instalments, or again and again; nil when at once
 	Card         *EnrolledCard
 	MerchantCert *pki.Certificate
 	GatewayCert  *pki.Certificate
@@ -86,6 +87,7 @@ func (w *Wallet) Pay(ctx context.Context, m *set.Initiation, payer Payer) (*Purc
 	if !ok {
 		return nil, ErrCancelled
 	}
+	p.InstallRecurData = offer.Terms
 	r := &record{cardID: c.ID, orderKey: key, setURL: m.SETURL, orderType: m.OrderType, p: p, outcome: Unknown}
 	if err := w.sign(ctx, r, e, c, card); err != nil {
 		return nil, err
@@ -141,7 +143,7 @@ func (w *Wallet) initiate(ctx context.Context, m *set.Initiation, p *set.Purchas
 	}
 	offer := &Offer{
 		Order: Printable(p.OD), OrderType: printableLine(m.OrderType), Amount: p.PurchAmt,
-		MerchantCert: o.Merchant, GatewayCert: o.Gateway,
+		Terms: m.InstallRecur, MerchantCert: o.Merchant, GatewayCert: o.Gateway,
 	}
 	offer.Merchant, offer.Place = merchantNames(o.Merchant.Merchant, string(w.cfg.Language))
 	return offer, nil

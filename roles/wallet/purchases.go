@@ -214,7 +214,7 @@ func (w *Wallet) view(ctx context.Context, r *record) (*Purchase, error) {
 	}
 	p := &Purchase{
 		XID: r.p.TransIDs.XID, Outcome: r.outcome, CompletionCode: r.completion, AuthCode: r.authCode, Sent: r.sent, Answered: r.answered,
-		Offer: Offer{Order: Printable(r.p.OD), OrderType: printableLine(r.orderType), Amount: r.p.PurchAmt, Card: c},
+		Offer: Offer{Order: Printable(r.p.OD), OrderType: printableLine(r.orderType), Amount: r.p.PurchAmt, Terms: r.p.InstallRecurData, Card: c},
 	}
 	var errs [2]error
 	p.MerchantCert, errs[0] = pki.ParseCertificate(r.p.MerchantCert)
