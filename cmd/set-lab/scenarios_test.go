@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,11 +27,13 @@ type scenarioWorld struct{ *world }
 // configurations and with the environment of their party; ! means exit code 1, refused. What else there is:
 //
 //	order ITEM QUANTITY [TERMS]   orders in the shop; ORDER, PAGE and PAY are the order's number and addresses
+//	xid, batch                    take XID from the JSON, or BATCH from the table, that was just printed
 //	await STATE                   waits until the order is in this state; XID is that of its payment
 //	balance ACCOUNT AVAILABLE HELD BOOKED
 //	                              waits until the account has changed so, since the script began
 //	captures MODE                 has the merchant capture so until the script ends, instead of by hand
-//	stop PARTY, start PARTY       ends and starts a server
+//	halt PARTY, start PARTY       ends and starts a server
+//	pay-without PARTY             pays, but the server ends while the cardholder thinks about it: exit code 4
 func TestScenarios(t *testing.T) {
 	t.Parallel()
 	w := &scenarioWorld{newPlainWorld(t)}
@@ -48,7 +51,8 @@ func TestScenarios(t *testing.T) {
 			"set-merchant": w.party("merchant", merchantSecrets), "set-gateway": w.party("gateway", gatewaySecrets),
 			"set-issuer": w.party("issuer", issuerSecrets), "set-ca": w.party("ca", caSecrets), "set-wallet": w.party("wallet", nil),
 			"order": w.cmdOrder, "await": w.cmdAwait, "balance": w.cmdBalance, "captures": w.cmdCaptures,
-			"stop": w.cmdStop, "start": w.cmdStart,
+			"xid": take("XID", `"xid": "([0-9a-f]{40})"`), "batch": take("BATCH", `Batch +([0-9]+)`),
+			"halt": w.cmdHalt, "start": w.cmdStart, "pay-without": w.cmdPayWithout,
 		},
 	})
 	w.checkMoney(t)
@@ -101,7 +105,7 @@ func (w *scenarioWorld) setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("SOON", now.AddDate(0, 0, 2).Format("20060102"))
 	env.Setenv("PAST", now.AddDate(0, 0, -2).Format("20060102"))
 	env.Setenv("PIN", "file:"+w.path("secrets", "card-pin"))
-	env.Setenv("SHOP", w.url("merchant"))
+	env.Setenv("BOOKS", w.path("merchant.db"))
 	return nil
 }
 
@@ -117,7 +121,7 @@ func (w *scenarioWorld) party(party string, secrets map[string]string) func(*tes
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		env := w.env(party, secrets)
 		if party == "wallet" {
-			env = append(w.cardEnv(), "SET_WALLET_DIR="+w.path("wallet"))
+			env = w.walletEnv()
 		}
 		cmd := w.command(ts.Value(testKey{}).(*testing.T).Context(), env, "set-"+party, args...)
 		cmd.Dir = w.path("config", "config")
@@ -132,6 +136,10 @@ func (w *scenarioWorld) party(party string, secrets map[string]string) func(*tes
 			ts.Check(err)
 		}
 	}
+}
+
+func (w *scenarioWorld) walletEnv() []string {
+	return append(w.cardEnv(), "SET_WALLET_DIR="+w.path("wallet"))
 }
 
 func usage(ts *testscript.TestScript, neg bool, right bool, text string) {
@@ -152,6 +160,19 @@ func (w *scenarioWorld) cmdOrder(ts *testscript.TestScript, neg bool, args []str
 	ts.Setenv("ORDER", fmt.Sprint(o.Number))
 	ts.Setenv("PAGE", w.url("merchant")+"/orders/"+o.ID)
 	ts.Setenv("PAY", w.url("merchant")+"/orders/"+o.ID+"/pay")
+}
+
+// take gives a variable the first match in what the last command printed.
+func take(name, pattern string) func(*testscript.TestScript, bool, []string) {
+	re := regexp.MustCompile(pattern)
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		usage(ts, neg, len(args) == 0, strings.ToLower(name))
+		found := re.FindStringSubmatch(ts.ReadFile("stdout"))
+		if found == nil {
+			ts.Fatalf("no %s was printed", name)
+		}
+		ts.Setenv(name, found[1])
+	}
 }
 
 func (w *scenarioWorld) cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
@@ -234,8 +255,8 @@ func (w *scenarioWorld) cmdCaptures(ts *testscript.TestScript, neg bool, args []
 	})
 }
 
-func (w *scenarioWorld) cmdStop(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, neg, len(args) == 1, "stop PARTY")
+func (w *scenarioWorld) cmdHalt(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "halt PARTY")
 	ts.Check(w.halt(args[0]))
 	t := ts.Value(testKey{}).(*testing.T)
 	ts.Defer(func() { // for the scripts after one that fails
@@ -250,6 +271,32 @@ func (w *scenarioWorld) cmdStop(ts *testscript.TestScript, neg bool, args []stri
 func (w *scenarioWorld) cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 1, "start PARTY")
 	ts.Check(w.restart(ts.Value(testKey{}).(*testing.T), args[0]))
+}
+
+func (w *scenarioWorld) cmdPayWithout(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "pay-without PARTY")
+	cmd := w.command(ts.Value(testKey{}).(*testing.T).Context(), w.walletEnv(), "set-wallet", "pay", "--pin-source", ts.Getenv("PIN"), ts.Getenv("PAY"))
+	stdin, err := cmd.StdinPipe()
+	ts.Check(err)
+	stderr, err := cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	var asked []byte
+	for b := make([]byte, 1); !bytes.Contains(asked, []byte("(yes/no)")); asked = append(asked, b[0]) {
+		if _, err := stderr.Read(b); err != nil {
+			ts.Fatalf("set-wallet does not ask for consent (%v):\n%s", err, asked)
+		}
+	}
+	w.cmdHalt(ts, false, args)
+	_, err = io.WriteString(stdin, "yes\n")
+	ts.Check(err)
+	said, err := io.ReadAll(stderr)
+	ts.Check(err)
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 4 {
+		ts.Fatalf("set-wallet pay: %v, want exit code 4:\n%s", err, said)
+	}
+	fmt.Fprintf(ts.Stderr(), "%s", said)
 }
 
 // halt ends the server of a party.
