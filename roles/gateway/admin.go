@@ -189,7 +189,8 @@ func (a *administration) look(ctx context.Context) (err error) {
 	return nil
 }
 
-// purge takes what was asked for out of the batch: the credits first, for a capture that was credited stays.
+// purge takes what was asked for out of the batch: the credits first, for a capture that was credited stays. With
+// its capture an authorization ends, for which the issuer then holds nothing any more.
 func (a *administration) purge(ctx context.Context) error {
 	for _, i := range slices.Backward(a.items) {
 		if !a.names(i) {
@@ -208,6 +209,7 @@ func (a *administration) purge(ctx context.Context) error {
 		case i.kind == entryCapture && i.number == r.capture:
 			if refusal, err = stepped(r, set.StepPurge, 0); refusal == nil && err == nil {
 				a.addUncapture(r)
+				a.add(r, entry{kind: entryReversal, amount: r.amount, place: nowhere})
 			}
 		}
 		if err != nil {

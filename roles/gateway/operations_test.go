@@ -658,7 +658,7 @@ func TestBatches(t *testing.T) {
 		l.batch(t, &set.BatchRequest{BatchID: seven, Operation: purge}, set.BAUnknownBatchID)
 		eventually(t, "purged at the issuer", func() bool {
 			told := l.host.told()
-			return slices.Contains(told, "take back refund 1.00 USD")
+			return slices.Contains(told, "take back refund 1.00 USD") && slices.Contains(told, "reverse to 0 000")
 		})
 	})
 }
