@@ -124,7 +124,7 @@ func (w *world) buy(ctx context.Context, out io.Writer, item string, quantity in
 	err := runSteps(ctx, out, []step{
 		{fmt.Sprintf("Order: %d x %s from the catalogue", quantity, item), func(ctx context.Context) (err error) {
 			if p.before, err = w.account(ctx); err == nil {
-				p.order, err = w.placeOrder(ctx, item, quantity)
+				p.order, err = w.placeOrder(ctx, item, quantity, "")
 			}
 			return err
 		}},
@@ -193,13 +193,17 @@ const (
 	officeOperator = "lab"
 )
 
-// placeOrder is what a shop does for its customer.
-func (w *world) placeOrder(ctx context.Context, item string, quantity int) (order, error) {
+// placeOrder is what a shop does for its customer. terms say how it is paid; "" means at once.
+func (w *world) placeOrder(ctx context.Context, item string, quantity int, terms string) (order, error) {
 	type line struct {
 		Item     string `json:"item"`
 		Quantity int    `json:"quantity"`
 	}
-	body, err := json.Marshal(map[string]any{"currency": "USD", "lines": []line{{item, quantity}}})
+	body, err := json.Marshal(struct {
+		Currency string `json:"currency"`
+		Lines    []line `json:"lines"`
+		Terms    string `json:"terms,omitempty"`
+	}{"USD", []line{{item, quantity}}, terms})
 	if err != nil {
 		return order{}, err
 	}

@@ -581,7 +581,7 @@ func (w *testWorld) testProcesses(t *testing.T) {
 // A wrong PIN sends no purchase request; three of them block the card.
 func (w *testWorld) testWrongPIN(t *testing.T) {
 	before := w.snapshot(t)
-	o, err := w.placeOrder(t.Context(), "notebook", 1)
+	o, err := w.placeOrder(t.Context(), "notebook", 1, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -154,11 +153,13 @@ func usage(ts *testscript.TestScript, neg bool, right bool, text string) {
 
 func (w *scenarioWorld) cmdOrder(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 2 || len(args) == 3, "order ITEM QUANTITY [TERMS]")
-	form := url.Values{"item": {args[0]}, "quantity": {args[1]}}
+	quantity, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	terms := ""
 	if len(args) == 3 {
-		form.Set("terms", args[2])
+		terms = args[2]
 	}
-	o, err := w.shop(ts.Value(testKey{}).(*testing.T).Context(), http.MethodPost, "/orders", strings.NewReader(form.Encode()))
+	o, err := w.placeOrder(ts.Value(testKey{}).(*testing.T).Context(), args[0], quantity, terms)
 	ts.Check(err)
 	ts.Setenv("ORDER_ID", o.ID)
 	ts.Setenv("ORDER", fmt.Sprint(o.Number))

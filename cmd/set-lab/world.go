@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	mathrand "math/rand/v2" // for ports; whoever guesses one gains nothing
 	"net"
 	"net/http"
 	"os"
@@ -130,17 +131,29 @@ func (w *world) addr(service string) string {
 	return fmt.Sprintf("127.0.0.1:%d", w.Ports[service])
 }
 
-// freePorts asks the system for ports that nobody listens on. They are held until all are known, so that
-// none is given twice.
+// Ports of a world, below those that systems give to outgoing connections: one of these could take a port in
+// the seconds before its service listens.
+const (
+	portMin      = 14000
+	portMax      = 24000
+	portTriesMax = 1000
+)
+
+// freePorts finds ports that nobody listens on. They are held until all are known, so that none is given
+// twice.
 func freePorts(names []string) (map[string]int, error) {
 	ports := make(map[string]int)
-	for _, name := range names {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(ports) < len(names); tries++ {
+		if tries == portTriesMax {
+			return nil, fmt.Errorf("no free port from %d to %d", portMin, portMax)
+		}
+		port := portMin + mathrand.IntN(portMax-portMin)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, fmt.Errorf("no free port: %w", err)
+			continue
 		}
 		defer l.Close()
-		ports[name] = l.Addr().(*net.TCPAddr).Port
+		ports[names[len(ports)]] = port
 	}
 	return ports, nil
 }
@@ -234,6 +247,9 @@ func (w *world) start(ctx context.Context, env []string, ready func(log []byte) 
 		}
 		select {
 		case err := <-exited:
+			if last, failed := os.ReadFile(log); failed == nil {
+				text = last // with why it ended
+			}
 			return fmt.Errorf("%s ended before it was ready (%v):\n%s", party, err, bytes.TrimSpace(text))
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready after %v, see %s", party, startTimeout, log)
