@@ -193,8 +193,9 @@ type Recording struct {
 // Message is one message of a recording, described.
 type Message struct {
 	Entry
-	Node *describe.Node
-	keys []string // what it shares with other messages of the same transaction
+	Node   *describe.Node
+	keys   []string // what it shares with other messages of the same transaction
+	octets []byte   // as they were recorded
 }
 
 // Read reads the recording in a directory and describes its messages. It trusts nothing in there.
@@ -256,6 +257,7 @@ func readFile(name string) ([]byte, error) {
 }
 
 func (m *Message) describe(d *describe.Describer, b []byte) (err error) {
+	m.octets = b
 	if m.Media == MediaISO8583 {
 		m.Node = new(describe.Node)
 		if err := json.Unmarshal(b, m.Node); err != nil {

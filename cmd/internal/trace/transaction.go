@@ -183,17 +183,9 @@ func parts(m *Message) []Part {
 
 // collect gives the outermost signed and encrypted values in n.
 func collect(m *Message, n *describe.Node, found []Part) []Part {
-	kind := n.Type[strings.LastIndexByte(n.Type, ' ')+1:]
-	l, known := letters[kind]
-	if !known {
-		l.what = kind
-	}
-	if l.signer == "sender" {
-		l.signer = m.From
-	}
 	switch n.Kind {
 	case describe.Signed:
-		p := Part{What: l.what, Signer: m.From}
+		p := Part{What: letterOf(m, n).what, Signer: m.From}
 		if party, ok := partyOf(m, n.Signers[0].Role); ok {
 			p.Signer = party
 		}
@@ -208,18 +200,39 @@ func collect(m *Message, n *describe.Node, found []Part) []Part {
 		}
 		return found
 	case describe.Encrypted:
-		p := Part{What: l.what, Reader: l.reader, Locked: true, Signer: l.signer}
-		if party, ok := partyOf(m, n.Recipient.Role); ok {
-			p.Reader = party
-		} else if p.Reader == "" {
-			p.Reader = m.To
-		}
-		return append(found, p)
+		return append(found, sealed(m, n))
 	}
 	for _, f := range n.Fields {
 		found = collect(m, f, found)
 	}
 	return found
+}
+
+// contentType names the content type of a signed or encrypted value.
+func contentType(n *describe.Node) string { return n.Type[strings.LastIndexByte(n.Type, ' ')+1:] }
+
+// letterOf gives what is known of a signed or encrypted value.
+func letterOf(m *Message, n *describe.Node) letter {
+	l, known := letters[contentType(n)]
+	if !known {
+		l.what = contentType(n)
+	}
+	if l.signer == "sender" {
+		l.signer = m.From
+	}
+	return l
+}
+
+// sealed tells who can read an encrypted value.
+func sealed(m *Message, n *describe.Node) Part {
+	l := letterOf(m, n)
+	p := Part{What: l.what, Reader: l.reader, Locked: true, Signer: l.signer}
+	if party, ok := partyOf(m, n.Recipient.Role); ok {
+		p.Reader = party
+	} else if p.Reader == "" {
+		p.Reader = m.To
+	}
+	return p
 }
 
 // partyOf finds the lane of a certificate's holder. One CA may have several roles: then it is the one

@@ -1,0 +1,84 @@
+package trace
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/setkit/setkit/cmd/internal/describe"
+	"github.com/setkit/setkit/roles/set/pki"
+)
+
+// Signature is one that a message carries.
+type Signature struct {
+	Message     *Message
+	What        string // what is signed
+	Signer      string // the party
+	Device      string // which holds the key
+	Certificate string // the one that the signature names, or that its signer has
+	Checked     string // what became of trying it
+	Passed      bool   // the sender only passes it on
+	Reader      string // the party that alone sees it, when it is inside an encrypted part
+}
+
+// Signatures gives the signatures of the messages. Those inside encrypted parts are the ones that the
+// protocol demands: who has no key does not see them.
+func (r *Recording) Signatures(messages []*Message) (all []Signature) {
+	for _, m := range messages {
+		if m.Media == MediaISO8583 {
+			continue
+		}
+		for _, n := range inClear(m.Node) {
+			switch n.Kind {
+			case describe.Signed:
+				for _, by := range n.Signers {
+					s := Signature{Message: m, What: letterOf(m, n).what, Signer: m.From, Certificate: by.String(), Checked: by.Checked}
+					if party, ok := partyOf(m, by.Role); ok {
+						s.Signer = party
+					}
+					s.Passed = s.Signer != m.From
+					s.Device = device(s.Signer)
+					all = append(all, s)
+				}
+			case describe.Encrypted:
+				part := sealed(m, n)
+				if part.Signer == "" {
+					continue
+				}
+				all = append(all, Signature{
+					Message: m, What: part.What, Signer: part.Signer, Device: device(part.Signer), Passed: part.Signer != m.From,
+					Certificate: r.certificate(m, part.Signer), Reader: part.Reader,
+				})
+			}
+		}
+	}
+	return all
+}
+
+// device is where a party keeps its signature key.
+func device(party string) string {
+	if party == Wallet {
+		return "card, key 9C, after the PIN"
+	}
+	return "HSM token of the " + laneName(party)
+}
+
+// certificate names the signature certificate of a party that was last recorded, up to a message.
+func (r *Recording) certificate(until *Message, party string) string {
+	text := "its certificate is in no message up to here"
+	for _, m := range r.Messages[:min(until.Number, len(r.Messages))] {
+		for _, n := range inClear(m.Node) {
+			if n.Kind == describe.Certificate && certifies(m, n, party) && strings.HasSuffix(n.Value, ", "+pki.Signature.String()) {
+				text = fmt.Sprintf("%s: %s, certificate %s, seen in message %d", n.Value, valueOf(n, "Subject"), valueOf(n, "SerialNumber"), m.Number)
+			}
+		}
+	}
+	return text
+}
+
+// valueOf gives the value of a field, however deep.
+func valueOf(n *describe.Node, name string) string {
+	if f := n.Find(name); f != nil {
+		return f.Value
+	}
+	return ""
+}
