@@ -105,8 +105,8 @@ func demo(c *urfave.Context) (err error) {
 		return err
 	}
 	p.print(out)
-	fmt.Fprintf(out, "\nSee who said what to whom, and who could read it:\n  %s trace --html -o purchase.html %s\n",
-		w.show("set-inspect"), quote(w.path(traceDir)))
+	fmt.Fprintf(out, "\nSee who said what to whom, and who could read it:\n  %s ui --dir %s\n  %s trace --html -o purchase.html %s\n",
+		w.show("set-lab"), quote(w.dir), w.show("set-inspect"), quote(w.path(traceDir)))
 	if c.Bool("keep") {
 		if err := w.introduce(out); err != nil {
 			return err

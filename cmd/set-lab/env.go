@@ -32,6 +32,9 @@ func (w *world) introduce(out io.Writer) error {
 	fmt.Fprintf(out, "\nThe world runs in %s\n", w.dir)
 	fmt.Fprintf(out, "  shop           %s\n", w.url("merchant"))
 	fmt.Fprintf(out, "  back office    http://%s as %s, password in %s\n", w.addr("office"), officeOperator, w.path("secrets", officePassword))
+	if w.showsUI() {
+		fmt.Fprintf(out, "  who saw what   http://%s/\n", w.addr(uiService))
+	}
 	fmt.Fprintf(out, "  card           export PCSCLITE_CSOCK_NAME=%s\n", w.socket())
 	fmt.Fprintf(out, "  card's PIN     %s\n", w.path("secrets", "card-pin"))
 	fmt.Fprintf(out, "  stop it with   set-lab down --dir %s\n", w.dir)

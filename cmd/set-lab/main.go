@@ -18,7 +18,7 @@ import (
 func main() { cli.Main(newApp()) }
 
 func newApp() *urfave.App {
-	dir := &urfave.StringFlag{Name: "dir", Usage: "`DIRECTORY` of the lab (default: setkit/COMMAND in the user's cache, where COMMAND is demo, or lab for up and down)"}
+	dir := &urfave.StringFlag{Name: "dir", Usage: "`DIRECTORY` of the lab (default: setkit/COMMAND in the user's cache, where COMMAND is demo, or lab for up, down and ui)"}
 	bin := &urfave.StringFlag{Name: "bin", Usage: "`DIRECTORY` of the other commands (default: this one's)"}
 	return &urfave.App{
 		Name:  "set-lab",
@@ -44,8 +44,11 @@ func newApp() *urfave.App {
 				Usage: "make a fresh world and leave it running",
 				Description: "Says where the shop and the card are, and how to run the parties' commands. A world in the\n" +
 					"same directory that no longer runs is removed. What the parties say to each other is recorded in\n" +
-					"its folder trace, which set-inspect trace draws.\n\nExample: set-lab up --dir /tmp/lab",
-				Flags:  []urfave.Flag{dir, bin},
+					"its folder trace, which set-inspect trace draws.\n\nExample: set-lab up --ui --dir /tmp/lab",
+				Flags: []urfave.Flag{
+					dir, bin,
+					&urfave.BoolFlag{Name: "ui", Usage: "also serve the pages of set-lab ui, as one of the world's processes"},
+				},
 				Action: up,
 			},
 			{
@@ -55,6 +58,7 @@ func newApp() *urfave.App {
 				Flags:       []urfave.Flag{dir},
 				Action:      down,
 			},
+			uiCommand(dir),
 			recordCommand(dir),
 		},
 	}
@@ -110,6 +114,11 @@ func up(c *urfave.Context) error {
 	}
 	if err := w.make(c.Context, c.App.Writer); err != nil {
 		return errors.Join(err, w.stop())
+	}
+	if c.Bool("ui") {
+		if err := w.startUI(c.Context); err != nil {
+			return errors.Join(err, w.stop())
+		}
 	}
 	return w.introduce(c.App.Writer)
 }

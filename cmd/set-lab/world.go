@@ -58,7 +58,7 @@ const (
 
 // services are the ports of a world.
 var services = []string{
-	"issuer", "issuer-http", "ca", "gateway", "merchant", "office", doorCA, doorGateway, doorMerchant, doorIssuer, doorIssuerCA,
+	"issuer", "issuer-http", "ca", "gateway", "merchant", "office", doorCA, doorGateway, doorMerchant, doorIssuer, doorIssuerCA, uiService,
 }
 
 // newWorld makes a fresh directory for a world. An older lab in its place is removed; anything else is

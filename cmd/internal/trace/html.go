@@ -32,7 +32,7 @@ span { font-family: monospace }
 <h2>{{.Number}}. {{.Type}}{{with .Words}}: {{.}}{{end}}</h2>
 <p>{{.From}} to {{.To}}, {{.Time.Format "2006-01-02 15:04:05.000 UTC"}}, {{.Media}}, {{.Size}}</p>
 <ul>{{range .Parts}}<li>{{.What}}: {{.Line}}</li>{{end}}</ul>
-{{.Fields}}</section>
+{{.Node.HTML}}</section>
 {{end}}</body>
 </html>
 `))
@@ -40,25 +40,11 @@ span { font-family: monospace }
 // HTML makes a page with the picture and every field of every message. It needs neither a script nor
 // anything from elsewhere.
 func HTML(w io.Writer, messages []*Message) error {
-	type part struct{ What, Line string }
-	type message struct {
-		Arrow
-		Size   string
-		Parts  []part
-		Fields template.HTML
-	}
 	data := struct {
 		Title    string
 		Picture  template.HTML
-		Messages []message
-	}{Title: heading(messages), Picture: template.HTML(draw(messages).String())}
-	for _, a := range Arrows(messages) {
-		m := message{Arrow: a, Size: a.size(), Fields: a.Node.HTML()}
-		for _, p := range a.Parts {
-			m.Parts = append(m.Parts, part{p.What, p.line()})
-		}
-		data.Messages = append(data.Messages, m)
-	}
+		Messages []Arrow
+	}{heading(messages), template.HTML(draw(messages).String()), Arrows(messages)}
 	var b bytes.Buffer
 	if err := page.Execute(&b, data); err != nil {
 		return err

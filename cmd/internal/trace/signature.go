@@ -59,7 +59,7 @@ func device(party string) string {
 	if party == Wallet {
 		return "card, key 9C, after the PIN"
 	}
-	return "HSM token of the " + laneName(party)
+	return "HSM token of the " + Name(party)
 }
 
 // certificate names the signature certificate of a party that was last recorded, up to a message.

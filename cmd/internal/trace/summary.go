@@ -32,9 +32,9 @@ func Summarize(messages []*Message) Summary {
 		case "CardCInitReq":
 			s.Kind = "registration of the cardholder"
 		case "Me-AqCInitReq":
-			s.Kind = "registration of the " + laneName(m.From)
+			s.Kind = "registration of the " + Name(m.From)
 		case "Error":
-			s.Outcome = "refused by the " + laneName(m.From)
+			s.Outcome = "refused by the " + Name(m.From)
 		case "PRes", "InqRes":
 			s.Outcome = outcome(m, "AuthCode", "CompletionCode")
 		case "CapRes":

@@ -145,7 +145,7 @@ func summary(arrows []Arrow) string {
 			if i > 0 {
 				b.WriteString(";")
 			}
-			fmt.Fprintf(&b, " %s, %s", part.What, part.line())
+			fmt.Fprintf(&b, " %s, %s", part.What, part.Line())
 		}
 		b.WriteString(". ")
 	}
@@ -218,7 +218,7 @@ func (p *picture) arrow(a Arrow) {
 	p.work(from, line, -toward, a.Signs, "HSM signs")
 	p.work(to, line, toward, a.Opens, "HSM opens")
 	p.text(14, line-6, "time", "+"+shortly(a.After))
-	p.text(14, line+7, "time", a.size())
+	p.text(14, line+7, "time", a.Size())
 	p.y += svgArrowH
 	for _, part := range a.Parts {
 		p.part(middle, part)
@@ -263,13 +263,13 @@ func (p *picture) card(dual bool) {
 	p.y -= 18 // the signed message goes out to the other side
 }
 
-// line says on one line who can read and who signed a part.
-func (p Part) line() string {
+// Line says on one line who can read and who signed a part.
+func (p Part) Line() string {
 	switch {
 	case p.Signer == "":
 		return p.reader()
 	case p.Locked:
-		return laneName(p.Reader) + " only; " + p.signer()
+		return Name(p.Reader) + " only; " + p.signer()
 	}
 	return p.reader() + "; " + p.signer()
 }
@@ -297,7 +297,7 @@ func (p *picture) part(middle int, part Part) {
 	}
 	p.symbol(left+5, p.y+8, symbol, colour.dark)
 	p.text(left+22, p.y+12, "what", part.What)
-	p.text(left+22, p.y+24, "who", part.line())
+	p.text(left+22, p.y+24, "who", part.Line())
 	p.y += svgPartH + 3
 }
 

@@ -115,9 +115,9 @@ func (s *sheet) arrow(a Arrow) {
 			mark = "[x] "
 		}
 		s.wrapped(left+2, length-3, mark, p.What)
-		s.wrapped(left+2, length-3, "    ", p.line())
+		s.wrapped(left+2, length-3, "    ", p.Line())
 	}
-	s.wrapped(left+2, length-3, "    ", a.size())
+	s.wrapped(left+2, length-3, "    ", a.Size())
 	s.line(nil)
 }
 

@@ -293,8 +293,8 @@ func present(arrows []Arrow) (all []int) {
 	return all
 }
 
-// laneName is how a party is called in a sentence.
-func laneName(party string) string {
+// Name is how a party is called in a sentence.
+func Name(party string) string {
 	for _, l := range lanes {
 		if l.party == party {
 			return strings.ReplaceAll(strings.ToLower(l.title), " ca", " CA")
@@ -307,11 +307,11 @@ func laneName(party string) string {
 func (p Part) reader() string {
 	switch {
 	case p.Locked:
-		return "only the " + laneName(p.Reader) + " can read it"
+		return "only the " + Name(p.Reader) + " can read it"
 	case p.Private:
 		return "not encrypted, on a private line"
 	case p.Reader != "":
-		return "for the " + laneName(p.Reader) + ", not encrypted"
+		return "for the " + Name(p.Reader) + ", not encrypted"
 	}
 	return "not encrypted"
 }
@@ -321,11 +321,11 @@ func (p Part) signer() string {
 	if p.Signer == Wallet {
 		return "signed by card"
 	}
-	return "signed by " + laneName(p.Signer)
+	return "signed by " + Name(p.Signer)
 }
 
-// size is the size and status of a message, for a person.
-func (a Arrow) size() string {
+// Size is the size and status of a message, for a person.
+func (a Arrow) Size() string {
 	if a.Status == "" {
 		return fmt.Sprintf("%d octets", a.Octets)
 	}
