@@ -267,7 +267,7 @@ func (l *looker) sealed(m *Message, n *describe.Node) {
 	for _, s := range subjects {
 		certain, possible := has(fields, s.read)
 		how := SawDigest
-		if certain || s.holder != "" && s.holder == part.Signer {
+		if certain || s.holder != "" && s.holder == part.Signer && !isNew(n) {
 			how = Saw
 		} else if certain, _ := has(fields, s.digest); !certain && !possible {
 			continue

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/setkit/setkit/cmd/internal/describe"
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/cms"
 	"github.com/setkit/setkit/roles/set/pki"
 )
 
@@ -27,6 +29,7 @@ func (r *Recording) Signatures(messages []*Message) (all []Signature) {
 		if m.Media == MediaISO8583 {
 			continue
 		}
+		dual, tried := tryDual(m)
 		for _, n := range inClear(m.Node) {
 			switch n.Kind {
 			case describe.Signed:
@@ -34,6 +37,12 @@ func (r *Recording) Signatures(messages []*Message) (all []Signature) {
 					s := Signature{Message: m, What: letterOf(m, n).what, Signer: m.From, Certificate: by.String(), Checked: by.Checked}
 					if party, ok := partyOf(m, by.Role); ok {
 						s.Signer = party
+					}
+					if contentType(n) == "PI-TBS" {
+						s.Checked = "over digests that are not both here: the gateway tries it"
+						if tried {
+							s.Checked = dual
+						}
 					}
 					s.Passed = s.Signer != m.From
 					s.Device = device(s.Signer)
@@ -48,10 +57,43 @@ func (r *Recording) Signatures(messages []*Message) (all []Signature) {
 					Message: m, What: part.What, Signer: part.Signer, Device: device(part.Signer), Passed: part.Signer != m.From,
 					Certificate: r.certificate(m, part.Signer), Reader: part.Reader,
 				})
+				if isNew(n) {
+					all[len(all)-1].Certificate = "none yet: the message asks for it"
+				}
 			}
 		}
 	}
 	return all
+}
+
+// isNew tells whether an encrypted value is signed inside by a key that has no certificate yet.
+func isNew(n *describe.Node) bool { return letters[contentType(n)].signer == "sender" }
+
+// tryDual verifies the cardholder's dual signature as the merchant does: over the digest of the order
+// information, which is in the message, and that of the payment instruction, which comes with it. Only
+// PReq has both.
+func tryDual(m *Message) (result string, tried bool) {
+	w, err := set.Decode(m.octets)
+	if err != nil || w.Message.PReq == nil || w.Message.PReq.PReqDualSigned == nil {
+		return "", false
+	}
+	p := w.Message.PReq.PReqDualSigned
+	order, err := cms.DD(set.ContentOIData, p.OIDualSigned.Value)
+	if err != nil {
+		return "not tried: " + err.Error(), true
+	}
+	sd, err := cms.ParseSigned(p.PIDualSigned.PISignature, set.ContentPITBS)
+	if err != nil {
+		return "not tried: " + err.Error(), true
+	}
+	card := sd.SignerCertificate(0)
+	if card == nil {
+		return "not tried: its certificate is not here", true
+	}
+	if err := sd.VerifyDetached(0, set.PITBS{HPIData: p.OIDualSigned.DD, HOIData: order}, card.PublicKey); err != nil {
+		return "DOES NOT VERIFY under that certificate", true
+	}
+	return "verifies under that certificate, over the digests of order and payment", true
 }
 
 // device is where a party keeps its signature key.

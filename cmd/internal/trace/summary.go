@@ -49,7 +49,7 @@ func Summarize(messages []*Message) Summary {
 				s.Kind = strings.TrimPrefix(m.Node.Value, m.Type+" ")
 			}
 			if s.Kind != "purchase" {
-				s.Outcome = valueOf(m.Node, "39")
+				s.Outcome = strings.TrimPrefix(valueOf(m.Node, "39"), m.Status+" ")
 			}
 		}
 	}
