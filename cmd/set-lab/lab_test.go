@@ -119,6 +119,7 @@ func TestLab(t *testing.T) {
 	t.Run("hostile messages", w.testHostileMessages)
 	t.Run("hostile frames", w.testHostileFrames)
 	t.Run("secrecy", w.testSecrecy)
+	t.Run("ui", w.testUI)
 	t.Run("processes", w.testProcesses)
 	t.Run("wrong PIN", w.testWrongPIN)
 	t.Run("down", w.testDown)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -309,5 +311,83 @@ func TestUIUsage(t *testing.T) {
 		if code, out := runSetLab(t, args...); code != 2 {
 			t.Errorf("%s: exit %d, want 2\n%s", name, code, out)
 		}
+	}
+}
+
+// testUI: as a process of a running world, it shows every purchase so far, each with its promises kept,
+// and nothing that is secret. It ends with the world.
+func (w *testWorld) testUI(t *testing.T) {
+	if err := w.startUI(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	address := "http://" + w.addr(uiService) + "/"
+	var told bytes.Buffer
+	if err := w.introduce(&told); err != nil || !strings.Contains(told.String(), address) {
+		t.Errorf("set-lab up does not say where it is, %v:\n%s", err, told.Bytes())
+	}
+	page := func(path string) string {
+		t.Helper()
+		res, err := http.Get(address + strings.TrimPrefix(path, "/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := string(readAll(t, res.Body))
+		if res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s\n%s", path, res.Status, body)
+		}
+		for _, secret := range []string{pan, expiry, holder, registration, cardPIN} {
+			if strings.Contains(body, secret) {
+				t.Errorf("%s shows %q", path, secret)
+			}
+		}
+		return body
+	}
+	list := page("/")
+	var outcomes, want []string
+	for _, row := range tables(t, list)[0][1:] {
+		if row[1] == "purchase" {
+			outcomes = append(outcomes, row[3])
+		}
+	}
+	var orders []order
+	if err := json.Unmarshal([]byte(w.orders(t)), &orders); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range orders {
+		want = append(want, map[string]string{"captured": "approved, collected", "declined": "declined"}[o.State])
+	}
+	slices.Sort(outcomes)
+	slices.Sort(want)
+	if !slices.Equal(outcomes, want) || !slices.Contains(want, "declined") {
+		t.Errorf("purchases: %q, the shop has %q", outcomes, want)
+	}
+	purchases := 0
+	for _, path := range regexp.MustCompile(`/transaction/\d+`).FindAllString(list, -1) {
+		body := page(path)
+		if strings.Contains(body, `class="broken"`) {
+			t.Errorf("%s: a promise is not kept:\n%s", path, body)
+		}
+		if strings.Contains(body, "&#10003; The gateway never read the order.") {
+			purchases++
+		}
+		for _, path := range regexp.MustCompile(`/message/\d+`).FindAllString(body[strings.Index(body, `id="messages"`):], -1) {
+			page(path)
+		}
+	}
+	if purchases != len(outcomes) {
+		t.Errorf("%d purchases keep their promises, of %d", purchases, len(outcomes))
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "lab.example"
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusMisdirectedRequest {
+		t.Errorf("under another name: %s", res.Status)
 	}
 }

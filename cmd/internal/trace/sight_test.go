@@ -140,7 +140,7 @@ func TestBrokenPromises(t *testing.T) {
 		}, []string{"gateway Order [22]", "issuer Order [22]"}},
 		"the card number in PReq's header":   {pReq, software("wallet 4111111111111111"), []string{"merchant Card number [20]"}},
 		"the card number behind the message": {pReq, after("4111111111111111"), []string{"merchant Card number [20]"}},
-		"another number of sixteen digits":   {pReq, software("wallet 4111111111111112"), nil},
+		"another number of sixteen digits":   {pReq, software("wallet 4211111111111111"), nil},
 		"a time":                             {pReq, after("20261125111111Z"), nil},
 	} {
 		s := sawIn(t, changed(t, map[string]func([]byte) []byte{c.file: c.change}))
