@@ -7,7 +7,8 @@ SHELL := /bin/bash
 
 # What the project needs from Debian 12 or Ubuntu 24.04 beside Go.
 PACKAGES := softhsm2 pcscd libpcsclite-dev vsmartcard-vpcd openssl pkg-config gcc libc6-dev postgresql ca-certificates \
-            p11-kit p11-kit-modules libnss3 libnss3-tools opensc yubico-piv-tool ykcs11
+            p11-kit p11-kit-modules libnss3 libnss3-tools opensc yubico-piv-tool ykcs11 \
+            chromium
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0

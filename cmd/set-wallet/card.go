@@ -13,6 +13,7 @@ import (
 
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/roles/wallet"
+	"github.com/setkit/setkit/roles/wallet/web"
 	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/pcsc"
 	"github.com/setkit/setkit/smartcard/piv"
@@ -47,7 +48,7 @@ func (c *connection) Hold(f func() error) error {
 		return err
 	})
 	if err == nil && held != nil {
-		c.finder.say(fmt.Sprintf("Take card %s out of the reader: %v", c.serial, held))
+		c.finder.say(notice{topic: web.TopicTakeOut, text: fmt.Sprintf("Take card %s out of the reader: %v", c.serial, held)})
 		return nil
 	}
 	return held
@@ -124,9 +125,20 @@ func (p *pinEntry) ask(ctx context.Context, r piv.PINRequest) ([]byte, error) {
 	return cli.Secret(ctx, p.source, prompt, p.stdin, p.stderr)
 }
 
+// session gives the configuration of a session whose PIN is got so.
+func (p *pinEntry) session(c *connection, reason string) piv.SessionConfig {
+	return piv.SessionConfig{
+		Reason: reason, AllowLastTry: p.lastTry, PIN: p.ask, IgnoreKeypad: !p.prompts(), Reopen: c.reopen,
+		Pad: func(_ context.Context, r piv.PadRequest) error {
+			c.finder.say(notice{text: fmt.Sprintf("PIN of card %s, %s: enter it on the reader's keypad", r.Serial, r.Reason)})
+			return nil
+		},
+	}
+}
+
 // use makes the card's keys usable. The public keys are known from elsewhere, or
 // nil: then the card is asked.
-func (c *connection) use(ctx context.Context, pin *pinEntry, reason string, sign, vault crypto.PublicKey) (err error) {
+func (c *connection) use(ctx context.Context, cfg piv.SessionConfig, sign, vault crypto.PublicKey) (err error) {
 	if sign == nil {
 		if sign, err = c.publicKey(ctx, piv.SlotSignature); err != nil {
 			return err
@@ -137,13 +149,7 @@ func (c *connection) use(ctx context.Context, pin *pinEntry, reason string, sign
 			return err
 		}
 	}
-	c.session = c.piv.NewSession(ctx, piv.SessionConfig{
-		Reason: reason, AllowLastTry: pin.lastTry, PIN: pin.ask, IgnoreKeypad: !pin.prompts(), Reopen: c.reopen,
-		Pad: func(_ context.Context, r piv.PadRequest) error {
-			c.finder.say(fmt.Sprintf("PIN of card %s, %s: enter it on the reader's keypad", r.Serial, r.Reason))
-			return nil
-		},
-	})
+	c.session = c.piv.NewSession(ctx, cfg)
 	signer, err := c.session.Signer(piv.SlotSignature, sign)
 	if err != nil {
 		return err
@@ -185,25 +191,25 @@ const slowAfter = 2 * time.Second
 // patient is a card that counts, and that one waits for and is told so.
 type patient struct {
 	*smartcard.Recorder
-	say func(string)
+	say func(notice)
 }
 
 func (p patient) Begin(ctx context.Context) error {
-	defer p.after("Waiting for another program to give the card back ...")()
+	defer p.after(notice{topic: web.TopicInUse, text: "Waiting for another program to give the card back ..."})()
 	return p.Recorder.Begin(ctx)
 }
 
 func (p patient) Transmit(ctx context.Context, cmd []byte) ([]byte, error) {
-	defer p.after("Waiting for the card; some want to be touched ...")()
+	defer p.after(notice{topic: web.TopicTouch, text: "Waiting for the card; some want to be touched ..."})()
 	return p.Recorder.Transmit(ctx, cmd)
 }
 
 // after says something unless the function that it returns is called soon.
-func (p patient) after(text string) (stop func()) {
+func (p patient) after(n notice) (stop func()) {
 	said := make(chan struct{})
 	timer := time.AfterFunc(slowAfter, func() {
 		defer close(said)
-		p.say(text)
+		p.say(n)
 	})
 	return func() {
 		if !timer.Stop() {

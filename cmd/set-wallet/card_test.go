@@ -64,7 +64,7 @@ func TestPurchaseAPDUs(t *testing.T) {
 			said := new(notes)
 			p := &regular{payer: &payer{
 				terminal: terminal{show: said, stderr: said}, yes: true, pin: &pinEntry{source: "file:" + s.file("pin")},
-				finder: finder{reader: card.Name, say: func(text string) { fmt.Fprintln(said, text) }},
+				finder: finder{reader: card.Name, say: func(n notice) { fmt.Fprintln(said, n.text) }},
 			}}
 			defer func() { p.close() }()
 			buy := func() *apdus {

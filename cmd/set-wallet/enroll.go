@@ -141,7 +141,7 @@ func enroll(c *urfave.Context) error {
 		return classified(err)
 	}
 	defer card.close()
-	if err := card.use(c.Context, newPINEntry(c), "to enrol", nil, nil); err != nil {
+	if err := card.use(c.Context, newPINEntry(c).session(card, "to enrol"), nil, nil); err != nil {
 		return classified(err)
 	}
 	got, err := register(c, w, r, card, a)
@@ -181,7 +181,7 @@ func renew(c *urfave.Context, w *wallet.Wallet, card *connection, a *applicant) 
 	defer old.close()
 	pin := newPINEntry(c)
 	pin.source = c.String("old-pin-source")
-	if err := old.use(c.Context, pin, "to confirm the new card", enrolled.Certificate.X509.PublicKey, enrolled.VaultKey); err != nil {
+	if err := old.use(c.Context, pin.session(old, "to confirm the new card"), enrolled.Certificate.X509.PublicKey, enrolled.VaultKey); err != nil {
 		return nil, err
 	}
 	var expiry set.CardExpiry

@@ -11,8 +11,10 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/setkit/setkit/roles/wallet"
+	"github.com/setkit/setkit/roles/wallet/web"
 	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/pcsc"
+	"github.com/setkit/setkit/smartcard/piv"
 )
 
 const (
@@ -24,11 +26,18 @@ const (
 type finder struct {
 	reader string        // name of the only one that counts, until a card was lost
 	wait   time.Duration // how long a lost card is waited for
-	say    func(string)  // tells the person
+	say    func(notice)  // tells the person
+}
+
+// notice is something that the person is told about a card.
+type notice struct {
+	text  string    // for a terminal
+	topic web.Topic // for the window, which has words of its own
+	lost  error     // why a card is waited for
 }
 
 func newFinder(c *urfave.Context) finder {
-	return finder{c.String("reader"), c.Duration("card-wait"), func(text string) { fmt.Fprintln(c.App.ErrWriter, text) }}
+	return finder{c.String("reader"), c.Duration("card-wait"), func(n notice) { fmt.Fprintln(c.App.ErrWriter, n.text) }}
 }
 
 // find connects to the first of the enrolled cards that is in a reader. One that
@@ -69,10 +78,10 @@ func (f finder) await(ctx context.Context, lost error, serials []string) (*conne
 	deadline := time.Now().Add(f.wait)
 	l := &look{finder: f, serials: serials}
 	var told []string
-	tell := func(text string) {
+	tell := func(text string, lost error) {
 		if !slices.Contains(told, text) {
 			told = append(told, text)
-			f.say(text)
+			f.say(notice{text: text, lost: lost})
 		}
 	}
 	which := "card " + strings.Join(serials, " or ")
@@ -91,12 +100,12 @@ func (f finder) await(ctx context.Context, lost error, serials []string) (*conne
 			return nil, errors.Join(append([]error{fmt.Errorf("%w: %s was not back in a reader after %v: try again with the card", lost, which, f.wait)}, l.otherCards()...)...)
 		}
 		if errors.Is(lost, smartcard.ErrInUse) || errors.Is(lost, smartcard.ErrNoService) {
-			tell(fmt.Sprintf("waiting for %s, for %v at most (%v) ...", which, f.wait, lost))
+			tell(fmt.Sprintf("waiting for %s, for %v at most (%v) ...", which, f.wait, lost), lost)
 		} else {
-			tell(fmt.Sprintf("put %s back into a reader, within %v (%v) ...", which, f.wait, lost))
+			tell(fmt.Sprintf("put %s back into a reader, within %v (%v) ...", which, f.wait, lost), lost)
 		}
 		for _, other := range l.otherCards() {
-			tell(other.Error())
+			tell(other.Error(), fmt.Errorf("%w: %w", piv.ErrOtherCard, other))
 		}
 		select {
 		case <-ctx.Done():

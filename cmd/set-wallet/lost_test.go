@@ -47,12 +47,12 @@ func openVault(t *testing.T, s *scene, reader string) ([]byte, error) {
 	if err := db.QueryRow(`SELECT vault FROM card`).Scan(&vault); err != nil {
 		t.Fatal(err)
 	}
-	card, err := (finder{say: func(text string) { t.Log(text) }}).connect(t.Context(), reader)
+	card, err := (finder{say: func(n notice) { t.Log(n.text) }}).connect(t.Context(), reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer card.close()
-	if err := card.use(t.Context(), &pinEntry{source: "file:" + s.file("pin")}, "to open the vault", nil, nil); err != nil {
+	if err := card.use(t.Context(), (&pinEntry{source: "file:" + s.file("pin")}).session(card, "to open the vault"), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	from, err := age.Decrypt(bytes.NewReader(vault), vaultReader{card.Decrypter()})

@@ -38,6 +38,8 @@ func newApp() *urfave.App {
 			inquireCommand(),
 			historyCommand(),
 			refreshCommand(),
+			uiCommand(),
+			desktopCommand(),
 			unblockCommand(),
 			aboutCommand(),
 		},
@@ -64,15 +66,23 @@ func cardFlags() []urfave.Flag {
 
 // openWallet opens the wallet that the flags mean.
 func openWallet(c *urfave.Context, client *sethttp.Client) (*wallet.Wallet, error) {
-	dir := c.String("dir")
-	if dir == "" {
-		base, err := os.UserConfigDir()
-		if err != nil {
-			return nil, cli.Usage(fmt.Errorf("no place for the wallet, name one with --dir: %w", err))
-		}
-		dir = filepath.Join(base, "set-wallet")
+	dir, err := walletDir(c)
+	if err != nil {
+		return nil, err
 	}
 	return wallet.Open(c.Context, dir, wallet.Config{Client: client, Software: software})
+}
+
+// walletDir is where the wallet is.
+func walletDir(c *urfave.Context) (string, error) {
+	if dir := c.String("dir"); dir != "" {
+		return dir, nil
+	}
+	base, err := os.UserConfigDir()
+	if err != nil {
+		return "", cli.Usage(fmt.Errorf("no place for the wallet, name one with --dir: %w", err))
+	}
+	return filepath.Join(base, "set-wallet"), nil
 }
 
 // waiting says that an answer takes its time.

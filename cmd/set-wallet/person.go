@@ -111,7 +111,7 @@ func (p *payer) Choose(ctx context.Context, cards []*wallet.EnrolledCard) (*wall
 		return nil, nil, err
 	}
 	p.card = c
-	if err := c.use(ctx, p.pin, "to pay", e.Certificate.X509.PublicKey, e.VaultKey); err != nil {
+	if err := c.use(ctx, p.pin.session(c, "to pay"), e.Certificate.X509.PublicKey, e.VaultKey); err != nil {
 		return nil, nil, err
 	}
 	return e, c, nil
@@ -142,8 +142,19 @@ func (a *applicant) AcceptPolicy(ctx context.Context, policy string) (bool, erro
 	return a.confirm(ctx, "Do you accept the policy?")
 }
 
-// Answer looks the field up, or asks.
-func (a *applicant) Answer(ctx context.Context, f wallet.Field) (string, error) {
+// Answers looks the fields up, or asks for one after the other.
+func (a *applicant) Answers(ctx context.Context, fields []wallet.Field) (answers []string, err error) {
+	for _, f := range fields {
+		given, err := a.answer(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		answers = append(answers, given)
+	}
+	return answers, nil
+}
+
+func (a *applicant) answer(ctx context.Context, f wallet.Field) (string, error) {
 	if a.answers != nil {
 		given, ok := a.answers[f.Name]
 		switch {

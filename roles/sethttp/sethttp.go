@@ -120,6 +120,9 @@ type Client struct {
 	Tries   int           // how often the same octets are sent; 0 means 3
 	Pause   time.Duration // before the second try, doubled for each further one; 0 means 500 ms
 
+	// Transport makes the connections; nil means http.DefaultTransport.
+	Transport http.RoundTripper
+
 	// Record, when set, is called with every message sent and received.
 	Record func(url string, request, response []byte)
 
@@ -166,10 +169,8 @@ func (c *Client) Post(ctx context.Context, url, mediaType string, request []byte
 	}
 }
 
-// noRedirects is shared for its connections. A SET message is never sent on to another address.
-var noRedirects = &http.Client{
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
+// noRedirects keeps a SET message from being sent on to another address.
+func noRedirects(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func (c *Client) try(ctx context.Context, url, mediaType string, request []byte) (response []byte, retry bool, err error) {
 	timeout := c.Timeout
@@ -187,7 +188,7 @@ func (c *Client) try(ctx context.Context, url, mediaType string, request []byte)
 	if c.Waiting != nil {
 		defer time.AfterFunc(waitingAfter, func() { c.Waiting(url) }).Stop()
 	}
-	res, err := noRedirects.Do(req)
+	res, err := (&http.Client{Transport: c.Transport, CheckRedirect: noRedirects}).Do(req)
 	if err != nil {
 		return nil, true, err
 	}

@@ -66,7 +66,7 @@ func (c *EnrolledCard) check(card Card) error {
 	}
 	public, ok := card.Signer().Public().(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(c.Certificate.X509.PublicKey) {
-		return errKeyReplaced
+		return ErrKeyReplaced
 	}
 	return nil
 }

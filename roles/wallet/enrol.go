@@ -28,8 +28,8 @@ type Enrolment struct {
 type Applicant interface {
 	// AcceptPolicy shows the CA's policy and asks whether it is accepted.
 	AcceptPolicy(ctx context.Context, policy string) (bool, error)
-	// Answer asks for one field of the registration form. No answer is the empty string.
-	Answer(ctx context.Context, f Field) (string, error)
+	// Answers asks for the fields of the registration form. No answer is the empty string.
+	Answers(ctx context.Context, fields []Field) ([]string, error)
 }
 
 // Field is one field of a registration form. Its texts are fit for a terminal.
@@ -210,13 +210,20 @@ func (w *Wallet) form(ctx context.Context, e *set.Endpoint, r Enrolment, registr
 	if form.RegTemplate == nil {
 		return nil, nil
 	}
-	var answers []set.FieldText
+	var fields []Field
 	for _, f := range form.RegTemplate.RegFieldSeq {
-		answer, err := applicant.Answer(ctx, field(f))
-		if err != nil {
-			return nil, err
-		}
-		answers = append(answers, set.FieldText(answer))
+		fields = append(fields, field(f))
+	}
+	given, err := applicant.Answers(ctx, fields)
+	if err != nil {
+		return nil, err
+	}
+	if len(given) != len(fields) {
+		return nil, fmt.Errorf("%d answers to the %d fields of the registration form", len(given), len(fields))
+	}
+	var answers []set.FieldText
+	for _, a := range given {
+		answers = append(answers, set.FieldText(a))
 	}
 	return answers, nil
 }

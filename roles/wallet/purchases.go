@@ -40,8 +40,8 @@ type Purchase struct {
 // ErrUnknownPurchase tells that the wallet has no purchase with an XID.
 var ErrUnknownPurchase = errors.New("the wallet has no purchase with this XID")
 
-// errOrderOpen tells that another process pays the same order.
-var errOrderOpen = errors.New("this order is being paid already: nothing was sent now; see the history")
+// ErrOrderOpen tells that another process pays the same order.
+var ErrOrderOpen = errors.New("this order is being paid already: nothing was sent now; see the history")
 
 // record is a purchase as it is stored.
 type record struct {
@@ -109,7 +109,7 @@ func (w *Wallet) savePurchase(ctx context.Context, r *record) error {
 				return err
 			}
 			if open > 0 {
-				return errOrderOpen
+				return ErrOrderOpen
 			}
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO purchase (xid, `+purchaseColumns+`, result)

@@ -39,8 +39,8 @@ const (
 // oaepLabel keeps what was encrypted to the card for another purpose from being taken for a vault.
 var oaepLabel = []byte("setkit wallet vault 1")
 
-// errVault is every way in which a vault can be broken.
-var errVault = errors.New("the vault is damaged, or is not of this card")
+// ErrVault is every way in which a vault can be broken.
+var ErrVault = errors.New("the vault is damaged, or is not of this card")
 
 // cardRecipient wraps a file key for the smart card.
 type cardRecipient struct{ key *rsa.PublicKey }
@@ -75,7 +75,7 @@ func (i cardIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 		}
 		fileKey, err := i.key.Decrypt(rand.Reader, s.Body, &rsa.OAEPOptions{Hash: crypto.SHA256, Label: oaepLabel})
 		if errors.Is(err, rsa.ErrDecryption) || err == nil && len(fileKey) != fileKeyOctets {
-			return nil, errVault
+			return nil, ErrVault
 		}
 		return fileKey, err
 	}
@@ -142,11 +142,11 @@ func unseal(key crypto.Decrypter, sealed []byte) (*set.Account, error) {
 // unsealOctets decrypts at most plainMax octets. The caller clears them.
 func unsealOctets(key crypto.Decrypter, sealed []byte, plainMax int) ([]byte, error) {
 	if len(sealed) > plainMax+sealedOverheadMax {
-		return nil, errVault
+		return nil, ErrVault
 	}
 	from, err := age.Decrypt(bytes.NewReader(sealed), cardIdentity{key})
 	if mismatch := (*age.NoIdentityMatchError)(nil); errors.As(err, &mismatch) {
-		return nil, errVault
+		return nil, ErrVault
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the vault: %w", err)
@@ -155,7 +155,7 @@ func unsealOctets(key crypto.Decrypter, sealed []byte, plainMax int) ([]byte, er
 	n, err := io.ReadFull(from, plain)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		clear(plain)
-		return nil, errVault
+		return nil, ErrVault
 	}
 	return plain[:n], nil
 }
@@ -163,18 +163,18 @@ func unsealOctets(key crypto.Decrypter, sealed []byte, plainMax int) ([]byte, er
 // parseVault reads the plaintext of a vault, and copies what it takes.
 func parseVault(b []byte) (*set.Account, error) {
 	if len(b) < vaultHeaderOctets || b[0] != vaultVersion || len(b) != vaultHeaderOctets+int(b[1])+expiryOctets+2*secretOctets {
-		return nil, errVault
+		return nil, ErrVault
 	}
 	panEnd := vaultHeaderOctets + int(b[1])
 	expiryEnd := panEnd + expiryOctets
 	pan, err := set.ParsePAN(b[vaultHeaderOctets:panEnd])
 	if err != nil {
-		return nil, errVault
+		return nil, ErrVault
 	}
 	expiry, err := set.ParseCardExpiry(b[panEnd:expiryEnd])
 	if err != nil {
 		clear(pan)
-		return nil, errVault
+		return nil, ErrVault
 	}
 	a := &set.Account{PAN: pan, CardExpiry: expiry}
 	copy(a.CardSecret[:], b[expiryEnd:])
@@ -192,7 +192,7 @@ func (c *EnrolledCard) account(key crypto.Decrypter) (*set.Account, error) {
 	id, err := pki.UniqueCardholderID(a.PANSecret[:], a.PAN, a.CardExpiry)
 	if err != nil || subtle.ConstantTimeCompare([]byte(id), []byte(c.Certificate.Subject.CommonName)) != 1 {
 		a.Clear()
-		return nil, errVault
+		return nil, ErrVault
 	}
 	return a, nil
 }

@@ -113,5 +113,5 @@ func Open(ctx context.Context, dir string, cfg Config) (*Wallet, error) {
 // Close closes the wallet.
 func (w *Wallet) Close() error { return w.db.Close() }
 
-// errKeyReplaced tells that the smart card is the right one and its key is not.
-var errKeyReplaced = errors.New("the smart card's signature key is not the certified one: it was replaced since the card was enrolled: enrol it again")
+// ErrKeyReplaced tells that the smart card is the right one and its key is not.
+var ErrKeyReplaced = errors.New("the smart card's signature key is not the certified one: it was replaced since the card was enrolled: enrol it again")

@@ -93,9 +93,13 @@ func (p *person) AcceptPolicy(_ context.Context, policy string) (bool, error) {
 	return !p.refuses, nil
 }
 
-func (p *person) Answer(_ context.Context, f wallet.Field) (string, error) {
-	p.fields = append(p.fields, f)
-	return p.answers[f.Name], nil
+func (p *person) Answers(_ context.Context, fields []wallet.Field) ([]string, error) {
+	p.fields = fields
+	var answers []string
+	for _, f := range fields {
+		answers = append(answers, p.answers[f.Name])
+	}
+	return answers, nil
 }
 
 func (p *person) Choose(_ context.Context, cards []*wallet.EnrolledCard) (*wallet.EnrolledCard, wallet.Card, error) {

@@ -1,0 +1,225 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/wallet"
+)
+
+// bankBrand is a brand that the person can enrol a card of.
+type bankBrand struct {
+	Bank, Brand, CA string
+}
+
+// brands lists what the installed bundles offer, of one CA or of all.
+func brands(ctx context.Context, w *wallet.Wallet, ca string) ([]bankBrand, error) {
+	list, err := w.Bundles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []bankBrand
+	for _, b := range list {
+		for _, br := range b.Brands {
+			if ca == "" || ca == string(br.CA) {
+				out = append(out, bankBrand{string(b.Bank.Name), string(br.ID), string(br.CA)})
+			}
+		}
+	}
+	return out, nil
+}
+
+// startEnrolment gives the task of enrolling a card. A form that was sent twice gives the same one.
+func (w *Window) startEnrolment(start string, language set.Language) *task {
+	t := w.taskOf(sha256.Sum256([]byte("enrol "+start)), func(t *task) {
+		t.kind, t.run = "enrol", func(ctx context.Context, t *task) { t.awaitAccount(ctx, "") }
+	})
+	t.start(language)
+	return t
+}
+
+// account is what the first page of an enrolment asks for.
+type account struct {
+	Brands  []bankBrand
+	Readers []Reader
+	Bad     string // which field was wrong
+}
+
+// awaitAccount asks what to enrol and enrols it. A CA that a message names must be one of an installed
+// bundle: who sends the message is not who proves to be the bank's CA.
+func (t *task) awaitAccount(ctx context.Context, ca string) {
+	a := &applicant{task: t}
+	defer a.close()
+	for bad := ""; ; {
+		offered, err := brands(ctx, t.wallet(), ca)
+		if err == nil && len(offered) == 0 {
+			err = &refusal{TopicNoBank, "no installed bundle of a bank names the CA " + ca}
+		}
+		if err != nil {
+			t.fail(err)
+			return
+		}
+		f, err := t.ask(ctx, view{Step: "account", Data: &account{Brands: offered, Bad: bad}, Cancel: true})
+		if err != nil {
+			t.show(view{Step: "cancelled"})
+			return
+		}
+		r, wrong, err := t.enrolment(ctx, f)
+		f.clear()
+		if bad = wrong; bad != "" {
+			continue
+		}
+		if err == nil {
+			err = t.enrol(ctx, r, a)
+			clear(r.PAN)
+			clear(r.Expiry)
+		}
+		switch {
+		case err == nil:
+			return
+		case ctx.Err() != nil || errors.Is(err, wallet.ErrPolicy):
+			t.show(view{Step: "cancelled"})
+			return
+		}
+		p := t.window.explain(err)
+		f, err = t.ask(ctx, view{Step: "failed", Problem: &p, Data: true, Cancel: true})
+		if err != nil {
+			t.show(view{Step: "cancelled"})
+			return
+		}
+		f.clear()
+	}
+}
+
+// enrolment reads the first page's answer; wrong names the field that has to be filled in again.
+func (t *task) enrolment(ctx context.Context, f form) (r wallet.Enrolment, wrong string, err error) {
+	bank, brand, _ := strings.Cut(f.text("brand"), "|")
+	if r, err = t.wallet().EnrolmentFor(ctx, bank, set.BrandID(brand)); err != nil {
+		return r, "", err
+	}
+	pan := bytes.ReplaceAll(f["pan"], []byte(" "), nil)
+	defer clear(pan)
+	if r.PAN, err = set.ParsePAN(pan); err != nil {
+		return r, "pan", nil
+	}
+	expiry := append(bytes.Clone(f["year"]), f["month"]...)
+	defer clear(expiry)
+	if r.Expiry, err = set.ParseCardExpiry(expiry); err != nil {
+		clear(r.PAN)
+		return r, "expiry", nil
+	}
+	return r, "", nil
+}
+
+// enrol connects to the card that is there and enrols it, until the PIN is right.
+func (t *task) enrol(ctx context.Context, r wallet.Enrolment, a *applicant) error {
+	for {
+		card, err := a.connect(ctx)
+		if err != nil {
+			return err
+		}
+		attempt := r
+		attempt.PAN, attempt.Expiry = bytes.Clone(r.PAN), bytes.Clone(r.Expiry)
+		got, err := t.wallet().Enrol(ctx, attempt, card, a)
+		clear(attempt.PAN)
+		clear(attempt.Expiry)
+		card.Close()
+		t.Lost(nil)
+		if err == nil {
+			t.show(view{Step: "enrolled", Data: got})
+			return nil
+		}
+		p := t.window.explain(err)
+		if p.Topic != TopicWrongPIN && p.Topic != TopicPINFormat {
+			return err
+		}
+		t.show(view{Step: "working", Problem: &p}) // the question for the PIN keeps it
+	}
+}
+
+// applicant is the person who enrols, for package wallet. What was answered is not asked again after a
+// wrong PIN.
+type applicant struct {
+	*task
+	policy  string // that was accepted
+	answers map[string]string
+}
+
+var _ wallet.Applicant = (*applicant)(nil)
+
+func (a *applicant) close() { clear(a.answers) }
+
+// connect waits for a card in a reader, and asks which where there are several.
+func (a *applicant) connect(ctx context.Context) (Card, error) {
+	for {
+		readers, problem, changed := a.window.cfg.Devices.Readers()
+		var there []Reader
+		for _, r := range readers {
+			if r.Card {
+				there = append(there, r)
+			}
+		}
+		if len(there) == 0 {
+			if err := a.await(ctx, view{Step: "insert", Problem: problem, Cancel: true}, changed); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		reader := there[0].Name
+		if len(there) > 1 {
+			f, err := a.ask(ctx, view{Step: "reader", Data: there, Cancel: true})
+			if err != nil {
+				return nil, err
+			}
+			reader = f.text("reader")
+			f.clear()
+		}
+		card, err := a.window.cfg.Devices.ConnectReader(ctx, reader, a)
+		if err == nil || !errors.Is(err, ErrNotThere) {
+			return card, err
+		}
+		p := a.window.explain(err)
+		if err := a.await(ctx, view{Step: "insert", Problem: &p, Cancel: true}, changed); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// AcceptPolicy shows the policy.
+func (a *applicant) AcceptPolicy(ctx context.Context, policy string) (bool, error) {
+	if policy == a.policy {
+		return true, nil
+	}
+	f, err := a.ask(ctx, view{Step: "policy", Data: policy, Cancel: true})
+	if err != nil {
+		return false, err
+	}
+	f.clear()
+	a.policy = policy
+	return true, nil
+}
+
+// Answers asks for all fields on one page.
+func (a *applicant) Answers(ctx context.Context, fields []wallet.Field) ([]string, error) {
+	if a.answers == nil {
+		f, err := a.ask(ctx, view{Step: "form", Data: fields, Cancel: true})
+		if err != nil {
+			return nil, err
+		}
+		defer f.clear()
+		a.answers = make(map[string]string)
+		for i, field := range fields {
+			a.answers[field.Name] = f.text(fmt.Sprintf("field%d", i))
+		}
+	}
+	var out []string
+	for _, field := range fields {
+		out = append(out, a.answers[field.Name])
+	}
+	return out, nil
+}

@@ -1,0 +1,155 @@
+package web
+
+import (
+	"bytes"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/setkit/setkit/roles/set"
+)
+
+var verb = regexp.MustCompile(`%[a-z]`)
+
+// Every text is there in both languages, says the same things, and is used.
+func TestTextsAreComplete(t *testing.T) {
+	t.Parallel()
+	var pages strings.Builder
+	err := fs.WalkDir(pageFiles, "pages", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var b []byte
+			b, err = pageFiles.ReadFile(path)
+			pages.Write(b)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := pages.String()
+	for key, w := range texts {
+		if w.en == "" || w.fr == "" {
+			t.Errorf("%s: English %q, French %q", key, w.en, w.fr)
+		}
+		if diff := cmp.Diff(verb.FindAllString(w.en, -1), verb.FindAllString(w.fr, -1)); diff != "" {
+			t.Errorf("%s: %s", key, diff)
+		}
+		built := slices.ContainsFunc([]string{"outcome-", "receipt-", "result-", "refused-", "stage-"}, func(p string) bool { return strings.HasPrefix(key, p) })
+		if !built && !strings.Contains(all, `t "`+key+`"`) {
+			t.Errorf("no page uses %s", key)
+		}
+	}
+	for _, m := range regexp.MustCompile(`\bt "([a-z-]+)"`).FindAllStringSubmatch(all, -1) {
+		if _, ok := texts[m[1]]; !ok {
+			t.Errorf("there is no text %q", m[1])
+		}
+	}
+	for _, a := range adviceTexts {
+		for _, w := range []words{a.title, a.do} {
+			if w.en == "" || w.fr == "" || w.en == w.fr {
+				t.Errorf("%s: English %q, French %q", a.topic, w.en, w.fr)
+			}
+		}
+	}
+	if len(advice) != len(adviceTexts) {
+		t.Error("a topic has two texts")
+	}
+}
+
+func TestLanguage(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]set.Language{
+		"": "en", "fr": "fr", "fr-CH,fr;q=0.9,en;q=0.8": "fr", "de,fr;q=0.5,en;q=0.4": "fr", "en;q=0.2,fr;q=0.1": "en", "ja": "en", ";;;": "en",
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Accept-Language", header)
+		if got := languageOf(r); got != want {
+			t.Errorf("%q: %s, want %s", header, got, want)
+		}
+	}
+}
+
+// What stands in a page of a stranger's, whatever it is, is text.
+func TestPagesEscape(t *testing.T) {
+	t.Parallel()
+	pages, err := parsePages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	const script = `"><script>alert(1)</script>`
+	err = pages["en/broken"].ExecuteTemplate(&out, "layout.html", page{Name: "broken", Language: "en", Data: Problem{Detail: script}})
+	if err != nil || strings.Contains(out.String(), "<script>alert") || !strings.Contains(out.String(), template.HTMLEscapeString(script)) {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+func TestLocal(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]bool{
+		"127.0.0.1": true, "127.8.0.1": true, "::1": true, "0.0.0.0": true, "::": true, "::ffff:127.0.0.1": true, "169.254.169.254": true, "fe80::1": true,
+		"localhost": true, "LOCALHOST.": true, "shop.localhost": true, "127.1": true, "2130706433": true, "0x7f000001": true, "0177.0.0.1": true, "224.0.0.1": true, "": true,
+		"shop.example": false, "cafe.de": false, "192.168.1.5": false, "10.0.0.1": false, "93.184.216.34": false, "2001:db8::1": false, "1und1.example": false,
+	} {
+		if got := local(host); got != want {
+			t.Errorf("%q: %v, want %v", host, got, want)
+		}
+	}
+	if Local(netip.MustParseAddr("192.168.1.5")) {
+		t.Error("a shop may be in the same house")
+	}
+}
+
+func TestForm(t *testing.T) {
+	t.Parallel()
+	body := []byte("pin=12%334+5&a=%C3%A9&empty=&bare")
+	f, err := parseForm(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for k, v := range f {
+		got[k] = string(v)
+	}
+	if diff := cmp.Diff(map[string]string{"pin": "1234 5", "a": "é", "empty": "", "bare": ""}, got); diff != "" {
+		t.Error(diff)
+	}
+	pin := f.take("pin")
+	f.clear()
+	if string(pin) != "1234 5" || bytes.Contains(body, []byte("12")) {
+		t.Errorf("taken %q, left %q", pin, body)
+	}
+	var many []string
+	for i := range formFieldsMax + 1 {
+		many = append(many, fmt.Sprintf("f%d=", i))
+	}
+	for _, bad := range []string{"a=%", "a=%4", "a=%zz", "%g0=1", "a=%\x10\x10", "a=1&a=2", strings.Join(many, "&")} {
+		if _, err := parseForm([]byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func FuzzForm(f *testing.F) {
+	f.Add([]byte("csrf=ABC&nonce=DEF&pin=123456&do=go"))
+	f.Add([]byte("a=%C3%A9+b&%=%"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		sum := 0
+		got, err := parseForm(bytes.Clone(body))
+		for k, v := range got {
+			sum += len(k) + len(v)
+		}
+		if sum > len(body) || err == nil && len(got) > formFieldsMax {
+			t.Errorf("%d octets out of %d in %d fields", sum, len(body), len(got))
+		}
+	})
+}
