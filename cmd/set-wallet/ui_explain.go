@@ -22,6 +22,7 @@ var topics = []struct {
 	{wallet.ErrNoCard, web.TopicNotEnrolled},
 	{wallet.ErrOrderOpen, web.TopicOrderOpen},
 	{wallet.ErrNoBundle, web.TopicNoBank},
+	{wallet.ErrNothingPending, web.TopicNoRequest},
 	{errLocalPeer, web.TopicLocal},
 	{piv.ErrLastTry, web.TopicLastTry},
 	{piv.ErrPINFormat, web.TopicPINFormat},
@@ -77,6 +78,8 @@ func topicOf(err error) web.Topic {
 		return web.TopicPeerAway
 	case errors.As(err, &referral):
 		return web.TopicReferral
+	case errors.As(err, &refused) && refused.Pending():
+		return web.TopicCAPending
 	case errors.As(err, &refused):
 		return web.TopicCARefused
 	case errors.As(err, &peer):

@@ -62,6 +62,8 @@ func TestExplain(t *testing.T) {
 		{&set.ProtocolError{Code: set.ChallengeMismatch}, web.TopicProtocol, 0},
 		{&set.PeerError{Code: set.DecodingFailure}, web.TopicPeerRefused, 0},
 		{&set.CertStatusError{Code: set.RejectedByIssuer}, web.TopicCARefused, 0},
+		{&set.CertStatusError{Code: set.RequestPended}, web.TopicCAPending, 0},
+		{wallet.ErrNothingPending, web.TopicNoRequest, 0},
 		{&set.ReferralError{Reason: "another bank"}, web.TopicReferral, 0},
 		{context.Canceled, web.TopicOther, 0},
 	} {

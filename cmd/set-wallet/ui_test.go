@@ -402,6 +402,13 @@ func testWindowInterrupted(t *testing.T, c *chromium) {
 	}
 	b.press("Book Shop M-0001")
 	b.sees(approvedText)
+
+	// An open page says when the wallet has gone, and offers nothing more.
+	for _, w := range s.windows {
+		w.close()
+	}
+	b.sees("The wallet has been closed.")
+	b.until(`[...document.querySelectorAll("button")].every(e => e.disabled)`)
 }
 
 // With the bank's bundle a card is enrolled in French, with the keyboard alone.
@@ -452,12 +459,35 @@ func testWindowEnrolment(t *testing.T, c *chromium) {
 	b.do(chromedp.KeyEvent(testSecret), chromedp.KeyEvent(kb.Enter))
 	b.pin(wrongPIN)
 	b.sees("encore 2 essais")
+	s.ca.Pend(true)
+	b.pin(testPIN)
+	b.sees("Votre banque examine votre demande")
+	b.accessible("pending-fr")
+	b.press("Demander maintenant")
+	b.pin(testPIN)
+	b.sees("Votre banque examine votre demande")
+	s.ca.Pend(false)
+	b.press("Demander maintenant")
 	b.pin(testPIN)
 	b.sees("La carte est enregistrée")
 	b.sees("Nordhavn Bank Campus •••• 1111")
 	b.accessible("enrolled-fr")
 	if n := s.ca.Requests(); n != 1 {
 		t.Errorf("%d certificate requests, want 1", n)
+	}
+
+	// A bank's page can begin an enrolment, at a CA that is in the bundle.
+	for ca, want := range map[string]string{s.ca.URL: "Numéro de carte", s.shop.URL: "Aucune banque n’est installée"} {
+		m := &set.Initiation{
+			Kind: set.RegistrationInitiation, SETURL: ca, QueryURL: ca, SuccessURL: ca, FailureURL: ca, CancelURL: ca, Versions: []string{"1.0"},
+		}
+		wire, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, address = s.ui("--open", s.message(wire))
+		b.visit(address)
+		b.sees(want)
 	}
 	_, address = s.ui("--open", s.order())
 	b.visit(address)

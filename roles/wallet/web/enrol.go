@@ -34,10 +34,17 @@ func brands(ctx context.Context, w *wallet.Wallet, ca string) ([]bankBrand, erro
 	return out, nil
 }
 
-// startEnrolment gives the task of enrolling a card. A form that was sent twice gives the same one.
-func (w *Window) startEnrolment(start string, language set.Language) *task {
+// startEnrolment gives the task of enrolling a card, or of asking what became of a request. A form that
+// was sent twice gives the same one.
+func (w *Window) startEnrolment(start string, again bool, language set.Language) *task {
 	t := w.taskOf(sha256.Sum256([]byte("enrol "+start)), func(t *task) {
 		t.kind, t.run = "enrol", func(ctx context.Context, t *task) { t.awaitAccount(ctx, "") }
+		if again {
+			t.run = func(ctx context.Context, t *task) {
+				for t.finish(ctx, t.continueEnrolment(ctx, &applicant{task: t})) {
+				}
+			}
+		}
 	})
 	t.start(language)
 	return t
@@ -79,20 +86,54 @@ func (t *task) awaitAccount(ctx context.Context, ca string) {
 			clear(r.PAN)
 			clear(r.Expiry)
 		}
-		switch {
-		case err == nil:
-			return
-		case ctx.Err() != nil || errors.Is(err, wallet.ErrPolicy):
-			t.show(view{Step: "cancelled"})
+		if !t.finish(ctx, err) {
 			return
 		}
+	}
+}
+
+// finish says if the person wants another attempt after an enrolment that failed.
+func (t *task) finish(ctx context.Context, err error) (again bool) {
+	if err == nil {
+		return false
+	}
+	if ctx.Err() == nil {
 		p := t.window.explain(err)
-		f, err = t.ask(ctx, view{Step: "failed", Problem: &p, Data: true, Cancel: true})
-		if err != nil {
-			t.show(view{Step: "cancelled"})
-			return
+		if f, err := t.ask(ctx, view{Step: "failed", Problem: &p, Data: true, Cancel: true}); err == nil {
+			f.clear()
+			return true
 		}
-		f.clear()
+	}
+	t.show(view{Step: "cancelled"})
+	return false
+}
+
+// continueEnrolment asks what became of the request of a card, as often as the person likes.
+func (t *task) continueEnrolment(ctx context.Context, a *applicant) error {
+	for {
+		card, err := a.connect(ctx)
+		if err != nil {
+			return err
+		}
+		got, err := t.wallet().Continue(ctx, card)
+		card.Close()
+		t.Lost(nil)
+		if err == nil {
+			t.show(view{Step: "enrolled", Data: got})
+			return nil
+		}
+		switch p := t.window.explain(err); p.Topic {
+		case TopicWrongPIN, TopicPINFormat:
+			t.show(view{Step: "working", Problem: &p})
+		case TopicCAPending, TopicPeerAway:
+			f, err := t.ask(ctx, view{Step: "pending", Problem: &p, Cancel: true})
+			if err != nil {
+				return err
+			}
+			f.clear()
+		default:
+			return err
+		}
 	}
 }
 
@@ -134,11 +175,21 @@ func (t *task) enrol(ctx context.Context, r wallet.Enrolment, a *applicant) erro
 			t.show(view{Step: "enrolled", Data: got})
 			return nil
 		}
-		p := t.window.explain(err)
-		if p.Topic != TopicWrongPIN && p.Topic != TopicPINFormat {
+		switch p := t.window.explain(err); p.Topic {
+		case TopicWrongPIN, TopicPINFormat:
+			t.show(view{Step: "working", Problem: &p}) // the question for the PIN keeps it
+		case TopicCAPending:
+			f, err := t.ask(ctx, view{Step: "pending", Problem: &p, Cancel: true})
+			if err != nil {
+				return err
+			}
+			f.clear()
+			clear(r.PAN)
+			clear(r.Expiry)
+			return t.continueEnrolment(ctx, a)
+		default:
 			return err
 		}
-		t.show(view{Step: "working", Problem: &p}) // the question for the PIN keeps it
 	}
 }
 

@@ -226,7 +226,7 @@ func (w *Window) cards(rw http.ResponseWriter, r *request) {
 }
 
 func (w *Window) enrol(rw http.ResponseWriter, r *request) {
-	t := w.startEnrolment(r.form.text("start"), r.language)
+	t := w.startEnrolment(r.form.text("start"), r.form.text("do") == "again", r.language)
 	w.redirect(rw, r, "task/"+t.id)
 }
 

@@ -165,6 +165,7 @@ var texts = map[string]words{
 	"enrol-title":    {"Enrol a card", "Enregistrer une carte"},
 	"enrol-text":     {"The bank gives your card a certificate, with which it can pay.", "La banque donne à votre carte un certificat avec lequel elle peut payer."},
 	"enrol-brands":   {"Brand", "Marque"},
+	"enrol-again":    {"Ask about an earlier request", "Demander des nouvelles d’une demande"},
 	"enrol-start":    {"Enrol a card", "Enregistrer une carte"},
 	"enrol-pan":      {"Card number", "Numéro de carte"},
 	"enrol-pan-bad":  {"This is no card number. Copy it from the card.", "Ce n’est pas un numéro de carte. Recopiez celui de la carte."},

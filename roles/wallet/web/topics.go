@@ -38,6 +38,8 @@ const (
 	TopicProtocol      Topic = "protocol"
 	TopicCARefused     Topic = "ca-refused"
 	TopicReferral      Topic = "referral"
+	TopicCAPending     Topic = "ca-pending" // after which the CA is asked again
+	TopicNoRequest     Topic = "no-request"
 	TopicOther         Topic = "other"
 )
 
@@ -178,6 +180,12 @@ var adviceTexts = []adviceText{
 	{TopicCARefused, words{"The bank does not enrol this card", "La banque n’enregistre pas cette carte"},
 		words{"The details have its reason. Check what you filled in, or ask your bank.",
 			"Les détails donnent sa raison. Vérifiez vos réponses ou demandez à votre banque."}},
+	{TopicCAPending, words{"Your bank is looking at your request", "Votre banque examine votre demande"},
+		words{"Somebody there has to approve it. Ask again later, here or on the page “Cards”.",
+			"Quelqu’un doit l’y approuver. Redemandez plus tard, ici ou à la page « Cartes »."}},
+	{TopicNoRequest, words{"No request of this card is waiting", "Aucune demande de cette carte n’est en attente"},
+		words{"It was answered, or never sent. Enrol the card.",
+			"Elle a reçu sa réponse ou n’a jamais été envoyée. Enregistrez la carte."}},
 	{TopicReferral, words{"The bank refers you elsewhere", "La banque vous renvoie ailleurs"},
 		words{"It has no form for this card number. The details say where to ask.",
 			"Elle n’a pas de formulaire pour ce numéro de carte. Les détails disent où s’adresser."}},
