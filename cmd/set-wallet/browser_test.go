@@ -56,6 +56,7 @@ type tab struct {
 	own      map[string]bool // hosts that may be asked
 	problems []string
 	foreign  bool // shows pages of others, which may do what they like
+	ending   bool // nobody need be there any more
 }
 
 // open opens a tab with cookies of its own.
@@ -122,7 +123,8 @@ func (b *tab) note(event any) {
 	case *cdpruntime.EventConsoleAPICalled:
 		b.problems = append(b.problems, fmt.Sprintf("console: %v", e.Type))
 	case *cdplog.EventEntryAdded:
-		if e.Entry.Level == cdplog.EntryLevelError && !strings.Contains(e.Entry.Text, "ERR_INCOMPLETE_CHUNKED_ENCODING") {
+		ended := strings.Contains(e.Entry.Text, "ERR_INCOMPLETE_CHUNKED_ENCODING") || b.ending && strings.Contains(e.Entry.Text, "ERR_CONNECTION_REFUSED")
+		if e.Entry.Level == cdplog.EntryLevelError && !ended {
 			b.problems = append(b.problems, "log: "+e.Entry.Text+" "+e.Entry.URL)
 		}
 	case *network.EventRequestWillBeSent:
@@ -137,6 +139,13 @@ func (b *tab) allow(host string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.own[host] = true
+}
+
+// end has requests fail from now on, because the wallet is about to be closed.
+func (b *tab) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ending = true
 }
 
 func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {

@@ -174,6 +174,7 @@ func testWindowPurchase(t *testing.T, c *chromium) {
 		b.accessible(strings.ToLower(page))
 	}
 	b.press("Settings")
+	b.end()
 	b.press("Close the wallet")
 	b.sees("The wallet is closed.")
 }
@@ -404,6 +405,7 @@ func testWindowInterrupted(t *testing.T, c *chromium) {
 	b.sees(approvedText)
 
 	// An open page says when the wallet has gone, and offers nothing more.
+	b.end()
 	for _, w := range s.windows {
 		w.close()
 	}
@@ -414,7 +416,15 @@ func testWindowInterrupted(t *testing.T, c *chromium) {
 // With the bank's bundle a card is enrolled in French, with the keyboard alone.
 func testWindowEnrolment(t *testing.T, c *chromium) {
 	s := newWindowScene(t, newScene(t))
-	signed, err := bundle.Sign(bankBundleFrom(s.world, 1, s.ca.URL), s.world.Root, signingKey(), nil)
+	offered := bankBundleFrom(s.world, 1, s.ca.URL)
+	png, err := os.ReadFile("../../testdata/wallet/nordhavn.png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if offered.Bank.Logo, err = bundle.NewLogo(png); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := bundle.Sign(offered, s.world.Root, signingKey(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -492,6 +502,7 @@ func testWindowEnrolment(t *testing.T, c *chromium) {
 	_, address = s.ui("--open", s.order())
 	b.visit(address)
 	b.sees("Payer 42,50 CHF")
+	b.until(`document.querySelector("img.logo")?.naturalWidth > 0`)
 	b.accessible("pay-fr")
 	b.pin(testPIN)
 	b.sees("La banque a approuvé le paiement.")
