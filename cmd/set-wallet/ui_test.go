@@ -240,14 +240,22 @@ func testWindowOnce(t *testing.T, c *chromium) {
 	s.enroll()
 	b := c.open(t, "en")
 	s.offered(b)
-	// The form twice before the browser has gone on, and once more afterwards with the same numbers.
-	b.until(`document.activeElement?.id === "pin"`)
-	b.do(chromedp.KeyEvent(testPIN), chromedp.Evaluate[chromedp.Void](`(() => {
+	// The form twice before the browser has gone on, and once more afterwards with the same numbers: a
+	// wrong PIN costs one try.
+	twice := chromedp.Evaluate[chromedp.Void](`(() => {
 		const form = document.getElementById("pin").form, data = new URLSearchParams(new FormData(form));
 		data.set("do", "go");
 		window.send = () => fetch(form.action, {method: "POST", body: data});
 		return Promise.all([send(), send()]).then(send);
-	})()`, chromedp.EvalAwaitPromise))
+	})()`, chromedp.EvalAwaitPromise)
+	b.until(`document.activeElement?.id === "pin"`)
+	b.do(chromedp.KeyEvent(wrongPIN), twice)
+	b.sees("2 " + pageTries)
+	b.do(chromedp.Evaluate[chromedp.Void](`send()`, chromedp.EvalAwaitPromise), chromedp.Reload())
+	b.sees("2 " + pageTries)
+	s.wantPayments(0)
+	b.until(`document.activeElement?.id === "pin"`)
+	b.do(chromedp.KeyEvent(testPIN), twice)
 	b.sees(approvedText)
 	s.wantPayments(1)
 	receipt := b.text()
