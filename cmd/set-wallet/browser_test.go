@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -71,7 +72,7 @@ func (b *tab) second() *tab {
 	b.t.Helper()
 	ctx, cancel := chromedp.NewContext(b.tab)
 	s := newTab(b.t, ctx, cancel, "en")
-	s.own = b.own
+	s.own = maps.Clone(b.own)
 	return s
 }
 

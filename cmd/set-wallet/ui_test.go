@@ -569,6 +569,8 @@ func testWindowHostile(t *testing.T, c *chromium) {
 		"exponent out of bounds":  {with("PurchAmt", "756 4250 30"), "The amount cannot be understood"},
 		"javascript":              {with("Success-URL", "javascript:alert(1)"), "This is no order to pay"},
 		"file":                    {with("SET-URL", "file:///etc/passwd"), "This is no order to pay"},
+		"instalments":             {bytes.Replace(good, []byte("SET-Brand"), []byte("SET-InstallRecur: install 5\r\nSET-Brand"), 1), "in at most 5 instalments"},
+		"again and again":         {bytes.Replace(good, []byte("SET-Brand"), []byte("SET-InstallRecur: recur 28 20991231\r\nSET-Brand"), 1), "at most every 28 days, until 31 Dec 2099"},
 		"SET-URL: javascript":     {with("SET-URL", "javascript:alert(1)"), "This is no order to pay"},
 		"not a message":           {[]byte("\x00\xff<html>"), "This is no order to pay"},
 	} {
@@ -594,7 +596,8 @@ func testWindowHostile(t *testing.T, c *chromium) {
 	}
 	b.accessible("local")
 	s.wantPayments(0)
-	if n := s.shop.Count(set.PInitReqType); n != 1 {
-		t.Errorf("%d messages were sent for bad orders", n-1)
+	const acceptable = 3 // a script in its text, instalments, again and again
+	if n := s.shop.Count(set.PInitReqType); n != acceptable {
+		t.Errorf("%d messages were sent, want %d", n, acceptable)
 	}
 }

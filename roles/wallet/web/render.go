@@ -90,6 +90,7 @@ func functions(l set.Language) template.FuncMap {
 		"host":    func(address string) string { u, err := url.Parse(address); _ = err; return u.Hostname() },
 		"isPlain": func(kind string) bool { k, _, err := mime.ParseMediaType(kind); return err == nil && k == "text/plain" },
 		"add":     func(a, b int) int { return a + b },
+		"count":   func(n *set.InstallTotalTrans) int64 { return int64(*n) },
 		"fresh":   rand.Text,
 		"stages": func() []string {
 			return []string{"stage-card", "stage-offer", "stage-consent", "stage-sign", "stage-send"}
