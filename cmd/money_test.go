@@ -1,0 +1,611 @@
+package cmd_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/setkit/setkit/roles/gateway"
+	"github.com/setkit/setkit/roles/merchant"
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/settest"
+	"github.com/setkit/setkit/roles/sethttp"
+)
+
+// Whatever cardholders and merchants do, and whatever becomes of the messages between all parties, money is
+// conserved: for every account, what merchants captured less what they gave back is what the cardholder is
+// debited with and what is settled, and no authorization is used twice.
+//
+// The parties are the real ones, with software keys and SQLite, the issuer behind TCP. Each sequence of
+// operations has its own, in a bubble of testing/synctest, so that days pass at once. The network between them
+// loses, doubles and reorders messages, and parties crash and start anew. In the end everything arrives, and the
+// books of all parties are compared with each other and with what the merchants were told.
+//
+// A failure prints its seed and the name of a file with the shortest sequence that still fails:
+//
+//	go test ./cmd -run TestMoneyIsConserved -rapid.seed=N
+//	go test ./cmd -run TestMoneyIsConserved -rapid.failfile=FILE
+//
+// and more sequences are tried with -rapid.checks=5000.
+func TestMoneyIsConserved(t *testing.T) {
+	out := newOutside()
+	var p *people
+	synctest.Test(t, func(t *testing.T) { p = newPeople(t, out) }) // whose certificates are of a bubble's time
+	var told census
+	rapid.Check(t, func(rt *rapid.T) {
+		var failure any
+		synctest.Test(t, func(*testing.T) {
+			defer func() { failure = recover() }() // rapid's own ways to end a sequence must reach it on its goroutine
+			p.sequence(rt, &told)
+		})
+		if failure != nil {
+			panic(failure)
+		}
+	})
+	t.Log(told.String())
+}
+
+func init() { http.DefaultTransport = transports }
+
+// transports finds the network of the sequence that runs.
+var transports = new(switchboard)
+
+type switchboard struct {
+	mu      sync.Mutex
+	network *network
+}
+
+func (s *switchboard) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	n := s.network
+	s.mu.Unlock()
+	if n == nil {
+		return nil, errors.New("there is no network")
+	}
+	return n.RoundTrip(r)
+}
+
+func (s *switchboard) connect(n *network) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.network = n
+}
+
+// census counts what was tried.
+type census struct {
+	sequences, operations, refusals, payments, settlements, unresolved int
+	money                                                              int64
+	fates                                                              map[fate]int
+}
+
+func (c *census) String() string {
+	out := fmt.Sprintf("%d sequences: %d payments, %d operations and %d that were not begun, %d settlements of %d cents, %d orders unresolved",
+		c.sequences, c.payments, c.operations, c.refusals, c.settlements, c.money, c.unresolved)
+	for _, f := range slices.Sorted(maps.Keys(c.fates)) {
+		out += fmt.Sprintf("\n%7d messages: %s", c.fates[f], f)
+	}
+	return out
+}
+
+// purse is a cardholder's software with one purchase.
+type purse struct {
+	card     *settest.Card
+	account  int
+	shop     *shop
+	order    *entry
+	purchase *set.Purchase
+	preq     []byte // nil until it is signed
+}
+
+// entry is an order in the model.
+type entry struct {
+	shop  *shop
+	id    string
+	total int64
+	terms merchant.Terms
+
+	// Since the first operation on it, whose start is before, the order is to have what the operations brought.
+	before    *money
+	started   []string // ids of operations
+	uncounted bool     // its money moved otherwise, too
+}
+
+type money struct{ captured, refunded int64 }
+
+// model is one sequence.
+type model struct {
+	*town
+	t       *rapid.T
+	told    *census
+	purses  []*purse
+	orders  []*entry
+	settled map[int]*gateway.Settled
+	gaps    bool // time has passed with nobody at work
+}
+
+func (p *people) sequence(t *rapid.T, told *census) {
+	town, err := p.newTown(t.Logf)
+	if town != nil {
+		defer town.close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	transports.connect(town.network)
+	defer transports.connect(nil)
+	m := &model{town: town, t: t, told: told, settled: make(map[int]*gateway.Settled)}
+	t.Repeat(map[string]func(*rapid.T){
+		"pay": m.pay, "pay more": m.pay, "pay again": m.payAgain, "resend": m.resend, "inquire": m.inquire,
+		"capture": m.capture, "capture more": m.capture, "capture all": m.captureAll, "reverse": m.reverse, "void": m.void,
+		"refund": m.refund, "refund more": m.refund, "undo refund": m.undoRefund, "ship": m.ship, "charge": m.charge,
+		"batch": m.batch, "settle": m.settle, "restart": m.restart, "wait": m.wait, "late message": m.late,
+		"": m.watch,
+	})
+	m.finish()
+	told.sequences++
+	if told.fates == nil {
+		told.fates = make(map[fate]int)
+	}
+	for f, n := range town.met {
+		told.fates[f] += n
+	}
+}
+
+// watch is what must be true at any time.
+func (m *model) watch(t *rapid.T) {
+	for _, wrong := range m.accused() {
+		t.Fatal(wrong)
+	}
+}
+
+// storms says what becomes of the next messages on each wire; mostly they arrive.
+func (m *model) storms(t *rapid.T) {
+	m.network.mu.Lock()
+	defer m.network.mu.Unlock()
+	for _, w := range wires {
+		m.weather[w] = rapid.SliceOfN(rapid.SampledFrom(fates), 0, 3).Draw(t, string(w))
+	}
+}
+
+// calm lets the parties work for a while, and starts whoever has crashed.
+func (m *model) calm(t *rapid.T) {
+	time.Sleep(rapid.SampledFrom([]time.Duration{0, time.Second, 10 * time.Second}).Draw(t, "calm"))
+	m.heal()
+	m.settleDown()
+}
+
+// settleDown waits until nobody does anything before time goes on.
+func (m *model) settleDown() {
+	synctest.Wait()
+	if err := m.startAll(); err != nil {
+		m.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func (m *model) pay(t *rapid.T) {
+	s := rapid.SampledFrom(m.shops).Draw(t, "shop")
+	on := rapid.SampledFrom(terms).Draw(t, "terms")
+	books, cents := rapid.IntRange(0, 9).Draw(t, "books"), rapid.IntRange(1, 99).Draw(t, "cents")
+	body := fmt.Sprintf(`{"items": [{"item": "cent", "quantity": %d}], "terms": %q}`, cents, on)
+	if books > 0 {
+		body = fmt.Sprintf(`{"items": [{"item": "cent", "quantity": %d}, {"item": "book", "quantity": %d}], "terms": %q}`, cents, books, on)
+	}
+	var o merchant.Order
+	if err := json.Unmarshal(s.page(t, "/orders", body), &o); err != nil {
+		t.Fatal(err)
+	}
+	e := &entry{shop: s, id: o.ID, total: o.Amount.Minor, terms: on}
+	m.orders = append(m.orders, e)
+	m.payWith(t, e)
+}
+
+// page asks the shop for something that is not a SET message.
+func (s *shop) page(t *rapid.T, path, body string) []byte {
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("Content-Type", "application/json")
+	rec := httptest.NewRecorder()
+	s.handler().ServeHTTP(rec, r)
+	if rec.Code >= 500 || rec.Code == http.StatusBadRequest {
+		t.Fatalf("%s: %d %s", path, rec.Code, rec.Body)
+	}
+	if rec.Code >= 400 {
+		t.Skip(rec.Body.String())
+	}
+	return rec.Body.Bytes()
+}
+
+// payAgain pays an order anew, which its merchant allows after a failure; or it does so with an initiation message
+// of before.
+func (m *model) payAgain(t *rapid.T) {
+	if len(m.orders) == 0 {
+		t.Skip()
+	}
+	m.payWith(t, rapid.SampledFrom(m.orders).Draw(t, "order"))
+}
+
+func (m *model) payWith(t *rapid.T, e *entry) {
+	account := rapid.IntRange(0, len(m.cards)-1).Draw(t, "card")
+	card := m.cards[account]
+	init, err := set.ParseInitiation(e.shop.page(t, "/orders/"+e.id+"/pay", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := set.NewPurchase(init, settest.Brand, set.BIN(card.Account.PAN[:6]), "en")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.InstallRecurData = init.InstallRecur
+	c := &purse{card: card, account: account, shop: e.shop, order: e, purchase: p}
+	m.storms(t)
+	defer m.calm(t)
+	request, err := p.InitReq(card.Endpoint, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := c.post(request)
+	if err != nil {
+		return
+	}
+	if _, err := p.OpenInitRes(card.Endpoint, time.Now(), answer); err != nil {
+		return // an Error
+	}
+	if c.preq, err = p.Request(card.Endpoint, time.Now(), &card.Account); err != nil {
+		t.Fatal(err)
+	}
+	m.told.payments++
+	m.purses = append(m.purses, c)
+	c.result(t)
+}
+
+// post sends a message of a cardholder, who does not try for long.
+func (c *purse) post(message []byte) ([]byte, error) {
+	client := sethttp.Client{Timeout: time.Minute, Tries: 2, Pause: 100 * time.Millisecond}
+	return client.Post(context.Background(), c.shop.url+"/set", sethttp.MediaPayment, message)
+}
+
+// result sends the purchase request, perhaps again.
+func (c *purse) result(t *rapid.T) {
+	answer, err := c.post(c.preq)
+	if err != nil {
+		return
+	}
+	data, err := c.purchase.OpenResponse(c.card.Endpoint, time.Now(), answer)
+	if err != nil {
+		var peer *set.PeerError
+		if !errors.As(err, &peer) {
+			t.Logf("cardholder: %v", err) // such as an answer that is too old
+		}
+		return
+	}
+	t.Logf("cardholder is told: %d", data.PResPayloadSeq[0].CompletionCode)
+}
+
+// wallet chooses a purchase that was begun.
+func (m *model) wallet(t *rapid.T) *purse {
+	if len(m.purses) == 0 {
+		t.Skip()
+	}
+	return rapid.SampledFrom(m.purses).Draw(t, "purchase")
+}
+
+func (m *model) resend(t *rapid.T) {
+	c := m.wallet(t)
+	m.storms(t)
+	c.result(t)
+	m.calm(t)
+}
+
+func (m *model) inquire(t *rapid.T) {
+	c := m.wallet(t)
+	_, request, err := c.purchase.InqReq(c.card.Endpoint, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.storms(t)
+	c.post(request)
+	m.calm(t)
+}
+
+// operate has a merchant do something with an order.
+func (m *model) operate(t *rapid.T, command func(s *merchant.Store, e *entry) (*merchant.Operation, error)) {
+	if len(m.orders) == 0 {
+		t.Skip()
+	}
+	e := rapid.SampledFrom(m.orders).Draw(t, "order")
+	o := m.look(e)
+	m.storms(t)
+	op, err := command(e.shop.store, e)
+	var refused *merchant.OrderError
+	switch {
+	case errors.As(err, &refused):
+		m.told.refusals++
+		m.t.Logf("not begun: %v", refused.Reason)
+	case err != nil:
+		t.Fatal(err)
+	default:
+		e.begin(o, op)
+		m.told.operations++
+	}
+	m.calm(t)
+}
+
+// begin notes an operation on an order, which was o before.
+func (e *entry) begin(o *merchant.Order, op *merchant.Operation) {
+	if e.before == nil {
+		e.before = &money{o.Payment.CapturedAmount.Minor, o.Payment.RefundedAmount.Minor}
+	}
+	e.started = append(e.started, op.ID)
+}
+
+func (m *model) look(e *entry) *merchant.Order {
+	o, err := e.shop.store.Order(context.Background(), e.id)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return o
+}
+
+// some is an amount of an order, which may be too much.
+func some(t *rapid.T, e *entry) int64 {
+	return max(1, e.total*rapid.Int64Range(1, 11).Draw(t, "tenths")/10)
+}
+
+func (m *model) capture(t *rapid.T) {
+	m.operate(t, func(s *merchant.Store, e *entry) (*merchant.Operation, error) {
+		amount := int64(0)
+		if rapid.Bool().Draw(t, "in part") {
+			amount = some(t, e)
+		}
+		return s.Capture(context.Background(), time.Now(), e.id, amount)
+	})
+}
+
+func (m *model) captureAll(t *rapid.T) {
+	s := rapid.SampledFrom(m.shops).Draw(t, "shop")
+	before := make(map[int64]*merchant.Order)
+	for _, e := range m.orders {
+		if e.shop == s {
+			o := m.look(e)
+			before[o.Number] = o
+		}
+	}
+	m.storms(t)
+	all, err := s.store.CaptureAll(context.Background(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range all {
+		for _, e := range m.orders {
+			if e.shop == s && slices.ContainsFunc(op.Items, func(i merchant.OperationItem) bool {
+				o := before[i.Order]
+				return o != nil && o.ID == e.id
+			}) {
+				e.begin(m.look(e), op)
+			}
+		}
+		m.told.operations++
+	}
+	m.calm(t)
+}
+
+func (m *model) reverse(t *rapid.T) {
+	m.operate(t, func(s *merchant.Store, e *entry) (*merchant.Operation, error) {
+		return s.Reverse(context.Background(), time.Now(), e.id, some(t, e))
+	})
+}
+
+func (m *model) void(t *rapid.T) {
+	m.operate(t, func(s *merchant.Store, e *entry) (*merchant.Operation, error) {
+		return s.Void(context.Background(), time.Now(), e.id)
+	})
+}
+
+func (m *model) refund(t *rapid.T) {
+	m.operate(t, func(s *merchant.Store, e *entry) (*merchant.Operation, error) {
+		amount := int64(0)
+		if rapid.Bool().Draw(t, "in part") {
+			amount = some(t, e)
+		}
+		return s.Refund(context.Background(), time.Now(), e.id, amount)
+	})
+}
+
+func (m *model) undoRefund(t *rapid.T) {
+	m.operate(t, func(s *merchant.Store, e *entry) (*merchant.Operation, error) {
+		return s.UndoRefund(context.Background(), time.Now(), e.id)
+	})
+}
+
+func (m *model) ship(t *rapid.T) {
+	m.operate(t, func(s *merchant.Store, e *entry) (*merchant.Operation, error) {
+		e.uncounted = e.uncounted || e.shop.capture == merchant.CaptureWithSale // nobody is told by which operation
+		return s.Ship(context.Background(), time.Now(), e.id, some(t, e), rapid.Bool().Draw(t, "last"))
+	})
+}
+
+func (m *model) charge(t *rapid.T) {
+	m.operate(t, func(s *merchant.Store, e *entry) (*merchant.Operation, error) {
+		e.uncounted = e.uncounted || e.shop.capture == merchant.CaptureWithSale
+		return s.Charge(context.Background(), time.Now(), e.id)
+	})
+}
+
+// batch administers one of a merchant's batches. Numbers are few, so that they meet.
+func (m *model) batch(t *rapid.T) {
+	s := rapid.SampledFrom(m.shops).Draw(t, "shop")
+	q := merchant.BatchQuery{
+		Operation: rapid.SampledFrom([]merchant.BatchOperation{merchant.BatchOpen, merchant.BatchClose, merchant.BatchPurge, merchant.BatchShow}).Draw(t, "operation"),
+		AnyTotals: rapid.Bool().Draw(t, "any totals"),
+	}
+	id := rapid.Int64Range(1, 4).Draw(t, "batch")
+	q.Batch = &id
+	if q.Operation == merchant.BatchPurge {
+		for _, e := range m.orders { // whose captures may be taken out
+			e.uncounted = e.uncounted || e.shop == s
+		}
+	}
+	m.storms(t)
+	if op, err := s.store.AskBatch(context.Background(), time.Now(), q); err == nil {
+		m.t.Logf("%s batch %d: %s", q.Operation, id, op.ID)
+		m.told.operations++
+	}
+	m.calm(t)
+}
+
+// settle closes a settlement, if the issuer answers in time.
+func (m *model) settle(t *rapid.T) {
+	m.storms(t)
+	if err := m.settleOnce(); err != nil {
+		m.t.Logf("settlement: %v", err)
+		if errors.Is(err, gateway.ErrOutOfBalance) {
+			t.Fatal(err)
+		}
+	}
+	m.calm(t)
+}
+
+func (m *model) settleOnce() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	db, err := gateway.OpenDB(ctx, "sqlite:"+m.dir+"/gateway")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	s := gateway.Settler{
+		DB: db, Issuer: m.wire, Acquirer: settest.AcquirerBIN, Log: quiet, Progress: func(string, int) {},
+		Report: func(s *gateway.Settled) error {
+			m.settled[int(s.Number)] = s
+			return nil
+		},
+	}
+	_, err = s.Settle(ctx)
+	return err
+}
+
+// restart ends a party in good order and starts it anew.
+func (m *model) restart(t *rapid.T) {
+	rapid.SampledFrom(m.processes()).Draw(t, "process").stop()
+	m.settleDown()
+}
+
+// wait lets time pass: with everybody at work, or in the night, when requests get too old and holds lapse.
+func (m *model) wait(t *rapid.T) {
+	if !rapid.Bool().Draw(t, "night") {
+		time.Sleep(time.Duration(rapid.IntRange(1, 90).Draw(t, "seconds")) * time.Second)
+		m.settleDown()
+		return
+	}
+	m.pass(rapid.SampledFrom([]time.Duration{9 * time.Minute, time.Hour, 49 * time.Hour, 8 * 24 * time.Hour}).Draw(t, "gap"))
+}
+
+// pass lets time pass with nobody at work.
+func (m *model) pass(d time.Duration) {
+	for _, p := range m.processes() {
+		p.stop()
+	}
+	time.Sleep(d)
+	m.gaps = true
+	m.bank.visit(func() {
+		if _, err := m.bank.issuer.ReleaseLapsed(context.Background()); err != nil {
+			m.accuse("holds do not lapse: %v", err)
+		}
+	})
+	m.settleDown()
+}
+
+func (m *model) late(t *rapid.T) {
+	if !m.deliverLate(rapid.IntRange(0, 5).Draw(t, "which")) {
+		t.Skip()
+	}
+	m.settleDown()
+}
+
+// finish heals the network, has everything done that is left, and compares the books.
+func (m *model) finish() {
+	m.heal()
+	m.settleDown()
+	m.idle()
+	for m.deliverLate(0) {
+		m.settleDown()
+	}
+	m.idle()
+	for {
+		err := m.settleOnce()
+		if errors.Is(err, gateway.ErrNothingToSettle) {
+			break
+		}
+		if err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	m.watch(m.t)
+	m.compare()
+}
+
+// idle waits until no merchant has a request under way, and the gateway nothing that the issuer has not answered.
+func (m *model) idle() {
+	for range 200 {
+		time.Sleep(10 * time.Second)
+		m.settleDown()
+		if m.pending() == "" {
+			return
+		}
+	}
+	m.t.Fatalf("there is always something left to do: %s", m.pending())
+}
+
+func (m *model) pending() string {
+	for _, e := range m.orders {
+		if o := m.look(e); o.Payment != nil && (o.Payment.Pending != "" || o.State == merchant.OrderAuthorizing) {
+			return fmt.Sprintf("order %d waits for %s", o.Number, o.Payment.Pending)
+		}
+	}
+	for _, tr := range m.transactions() {
+		if tr.State == "pending" || tr.Issuer == "pending" {
+			return "an authorization"
+		}
+	}
+	return ""
+}
+
+func (m *model) transactions() []gateway.Transaction {
+	db, err := gateway.OpenDB(context.Background(), "sqlite:"+m.dir+"/gateway")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer db.Close()
+	all, err := gateway.Transactions(context.Background(), db, newSoftKey(), 10_000)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return all
+}
+
+// cents reads an amount as it is shown to people; nothing is 0.
+func cents(text string) int64 {
+	digits, _, _ := strings.Cut(text, " ")
+	if digits == "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(strings.Replace(digits, ".", "", 1), 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
