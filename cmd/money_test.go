@@ -123,6 +123,12 @@ type entry struct {
 	uncounted bool     // its money moved otherwise, too
 }
 
+// GoString is for rapid's log.
+func (e *entry) GoString() string { return fmt.Sprintf("order of %d at %s", e.total, e.shop.name) }
+
+// GoString is for rapid's log.
+func (c *purse) GoString() string { return "purchase of " + c.order.GoString() }
+
 type money struct{ captured, refunded int64 }
 
 // model is one sequence.

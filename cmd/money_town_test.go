@@ -88,11 +88,11 @@ func newPeople(t *testing.T, out outside) *people {
 	for i := range captures {
 		p.merchants = append(p.merchants, w.Merchant(t, fmt.Sprintf("M-%04d", i+1)))
 	}
-	for i := range accounts {
-		p.cards = append(p.cards, w.Card(t, fmt.Sprintf("41111111111100%02d", i)))
+	for _, pan := range []string{"4111111111111111", "4012888888881881", "4242424242424242"} {
+		p.cards = append(p.cards, w.Card(t, pan))
 	}
 	dir := t.TempDir()
-	keep := func(name string, open func(url string) (io.Closer, error)) {
+	keep := func(name string, open func(url string) (io.Closer, error)) error {
 		file := filepath.Join(dir, name)
 		db, err := open("sqlite:" + file)
 		if err == nil {
@@ -101,22 +101,24 @@ func newPeople(t *testing.T, out outside) *people {
 		if err == nil {
 			p.empty[name], err = os.ReadFile(file)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		return err
 	}
-	keep("gateway", func(url string) (io.Closer, error) { return gateway.OpenDB(t.Context(), url) })
-	keep("merchant", func(url string) (io.Closer, error) { return merchant.OpenStore(t.Context(), url) })
+	err := errors.Join(
+		keep("gateway", func(url string) (io.Closer, error) { return gateway.OpenDB(t.Context(), url) }),
+		keep("merchant", func(url string) (io.Closer, error) { return merchant.OpenStore(t.Context(), url) }))
 	now := time.Now()
 	out.run(func() {
-		keep("issuer", func(url string) (io.Closer, error) {
+		err = errors.Join(err, keep("issuer", func(url string) (io.Closer, error) {
 			i, err := openIssuer(url, func() time.Time { return now })
 			if err == nil {
 				err = p.openAccounts(i)
 			}
 			return i, err
-		})
+		}))
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return p
 }
 
@@ -134,7 +136,7 @@ func (p *people) openAccounts(i *issuer.Issuer) error {
 
 const euro set.Currency = 978
 
-func accountID(n int) string { return fmt.Sprintf("A-%d", n+1) }
+func accountID(n int) string { return fmt.Sprintf("a-%d", n+1) }
 
 // softKey stands for the keys in HSMs.
 type softKey struct{ cipher.AEAD }
@@ -218,6 +220,7 @@ func (b *bank) visit(f func()) {
 
 // process is a server that can be stopped, can crash and can be started anew on the same database.
 type process struct {
+	name string
 	open func(ctx context.Context) (running, error)
 
 	mu   sync.Mutex
@@ -231,6 +234,9 @@ type running struct {
 	run     func(context.Context) error
 	db      io.Closer
 }
+
+// GoString is for rapid's log.
+func (p *process) GoString() string { return p.name }
 
 func (p *process) handler() http.Handler {
 	p.mu.Lock()
@@ -321,7 +327,7 @@ func (p *people) newTown(log func(string, ...any)) (_ *town, err error) {
 	if t.bank, err = p.openBank(t.database("issuer", "issuer")); err != nil {
 		return nil, err
 	}
-	t.gateway = &process{}
+	t.gateway = &process{name: gatewayHost}
 	t.wire = &issuerWire{t.network, t.bank, t.gateway}
 	url := t.database("gateway", "gateway")
 	t.gateway.open = func(ctx context.Context) (running, error) {
@@ -350,8 +356,8 @@ func (p *people) newTown(log func(string, ...any)) (_ *town, err error) {
 }
 
 func (t *town) addShop(i int) error {
-	s := &shop{process: &process{}, id: set.MerchantID(fmt.Sprintf("M-%04d", i+1)), endpoint: t.merchants[i], capture: captures[i]}
 	name := fmt.Sprintf("shop-%d", i+1)
+	s := &shop{process: &process{name: name}, id: set.MerchantID(fmt.Sprintf("M-%04d", i+1)), endpoint: t.merchants[i], capture: captures[i]}
 	url := t.database("merchant", name)
 	s.url = "http://" + name
 	g := t.acquirer
@@ -363,7 +369,7 @@ func (t *town) addShop(i int) error {
 		m, err := merchant.New(merchant.Config{
 			Endpoint: s.endpoint, Store: store, BaseURL: s.url, Log: slog.New(slog.DiscardHandler), Capture: s.capture,
 			Catalogue:     &merchant.Catalogue{Currency: "EUR", Items: []merchant.Item{{ID: "cent", Name: "Cent", Price: 1}, {ID: "book", Name: "Book", Price: 1000}}, Terms: terms[1:]},
-			Gateways:      []merchant.Gateway{{Certificate: g.ExchangeCert, Chain: g.Chain, URL: "http://" + gatewayHost}},
+			Gateways:      []merchant.Gateway{{Certificate: g.ExchangeCert, Chain: g.Chain, URL: "http://" + gatewayHost + "/"}},
 			Client:        sethttp.Client{Timeout: 50 * time.Second, Tries: 2, Pause: 100 * time.Millisecond},
 			AnswerTimeout: 5 * time.Second,
 		})
