@@ -139,7 +139,8 @@ type model struct {
 	purses  []*purse
 	orders  []*entry
 	settled map[int]*gateway.Settled
-	gaps    bool // time has passed with nobody at work
+	unheld  bool // holds may have lapsed
+	kept    bool // holds may be kept of what was purged, until they lapse
 }
 
 func (p *people) sequence(t *rapid.T, told *census) {
@@ -461,6 +462,7 @@ func (m *model) batch(t *rapid.T) {
 	id := rapid.Int64Range(1, 4).Draw(t, "batch")
 	q.Batch = &id
 	if q.Operation == merchant.BatchPurge {
+		m.kept = true
 		for _, e := range m.orders { // whose captures may be taken out
 			e.uncounted = e.uncounted || e.shop == s
 		}
@@ -526,7 +528,7 @@ func (m *model) pass(d time.Duration) {
 		p.stop()
 	}
 	time.Sleep(d)
-	m.gaps = true
+	m.unheld = true
 	m.bank.visit(func() {
 		if _, err := m.bank.issuer.ReleaseLapsed(context.Background()); err != nil {
 			m.accuse("holds do not lapse: %v", err)
