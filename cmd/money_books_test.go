@@ -68,7 +68,7 @@ func (b *books) readShops() {
 
 // countOperations holds an order against what the merchant was told of the operations on it.
 func (b *books) countOperations(e *entry, o *merchant.Order) {
-	if e.before == nil || e.uncounted {
+	if e.before == nil || e.uncounted || e.xid != o.Payment.XID {
 		return
 	}
 	want := *e.before
