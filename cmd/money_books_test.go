@@ -299,7 +299,7 @@ func (b *books) letLapse() {
 	}
 	for n, a := range b.accounts() {
 		held := int64(a.Held.Amount)
-		if held > open[n] && !b.kept || held < open[n] && !b.unheld && n != len(accounts)-1 {
+		if held > open[n] || held < open[n] && !b.unheld && n != len(accounts)-1 {
 			b.t.Fatalf("account %s: %d held, %d authorized", a.ID, held, open[n])
 		}
 	}

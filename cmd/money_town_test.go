@@ -301,7 +301,8 @@ type shop struct {
 	id       set.MerchantID
 	endpoint *set.Endpoint
 	capture  merchant.Capture
-	store    *merchant.Store // while it runs
+	server   *merchant.Merchant // that runs, or ran last
+	store    *merchant.Store    // its
 	url      string
 }
 
@@ -376,7 +377,7 @@ func (t *town) addShop(i int) error {
 		if err != nil {
 			return running{}, errors.Join(err, store.Close())
 		}
-		s.store = store
+		s.server, s.store = m, store
 		return running{m.Handler(), m.Run, store}, nil
 	}
 	t.hosts[name] = host{toMerchant, s.process}
