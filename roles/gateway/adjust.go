@@ -115,10 +115,10 @@ func (l *ledger) addAdjustment(ctx context.Context, a set.Adjustment, r *record,
 		}
 		return l.add(r, entry{kind: entryCredit, amount: amount, place: at}), code, nil
 	}
-	// The issuer takes a credit back as a whole.
+	// The issuer takes a credit back as a whole. One that was taken back before is not found any more.
 	i := slices.IndexFunc(entries, func(e *entry) bool { return e.kind == entryCredit && e.amount == amount && e.stands(entries) })
 	if i < 0 {
-		return nil, set.CapRevOrCredCapDataMismatch, nil
+		return nil, set.CapRevOrCredOriginalNotFound, nil
 	}
 	return l.addUncredit(ctx, r, entries[i], newBatch)
 }
