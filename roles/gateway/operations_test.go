@@ -396,7 +396,7 @@ func TestAdjustments(t *testing.T) {
 		}
 		l.wantAdjusted(t, set.Credit, of(1000), set.CapRevOrCredSuccess)
 		l.wantAdjusted(t, set.CaptureReversal, o.adjusted(price, nil), set.CapRevOrCredOriginalProcessed)
-		l.wantAdjusted(t, set.CreditReversal, of(1500), set.CapRevOrCredCapDataMismatch) // there was no such credit
+		l.wantAdjusted(t, set.CreditReversal, of(1500), set.CapRevOrCredOriginalNotFound) // there was no such credit
 		l.wantAdjusted(t, set.CreditReversal, of(2000), set.CapRevOrCredSuccess)
 		l.wantAdjusted(t, set.CreditReversal, of(2000), set.CapRevOrCredCapDataMismatch)
 		l.wantState(t, "credited approved acknowledged")
