@@ -82,6 +82,8 @@ func (l *ledger) judgeAdjustment(ctx context.Context, o *set.OpenedAdjustment, i
 	switch {
 	case err != nil:
 		return judgement{}, err
+	case refusal != nil && o.Adjustment == set.CreditReversal && before.credited > 0 && standingCredit(l.entries[r.trace.RRN], amount) < 0:
+		return refuse(set.CapRevOrCredOriginalNotFound)
 	case refusal != nil:
 		return refuse(refusal.CapRevOrCredCode())
 	case item.Item.NewAccountInd: // the network pays back to the account that was charged
@@ -116,11 +118,16 @@ func (l *ledger) addAdjustment(ctx context.Context, a set.Adjustment, r *record,
 		return l.add(r, entry{kind: entryCredit, amount: amount, place: at}), code, nil
 	}
 	// The issuer takes a credit back as a whole. One that was taken back before is not found any more.
-	i := slices.IndexFunc(entries, func(e *entry) bool { return e.kind == entryCredit && e.amount == amount && e.stands(entries) })
+	i := standingCredit(entries, amount)
 	if i < 0 {
 		return nil, set.CapRevOrCredOriginalNotFound, nil
 	}
 	return l.addUncredit(ctx, r, entries[i], newBatch)
+}
+
+// standingCredit finds the first credit of an amount that was not taken back, -1 if there is none.
+func standingCredit(entries []*entry, amount int64) int {
+	return slices.IndexFunc(entries, func(e *entry) bool { return e.kind == entryCredit && e.amount == amount && e.stands(entries) })
 }
 
 // addUncapture takes the capture that stands back. It vanishes from its batch.

@@ -398,7 +398,7 @@ func TestAdjustments(t *testing.T) {
 		l.wantAdjusted(t, set.CaptureReversal, o.adjusted(price, nil), set.CapRevOrCredOriginalProcessed)
 		l.wantAdjusted(t, set.CreditReversal, of(1500), set.CapRevOrCredOriginalNotFound) // there was no such credit
 		l.wantAdjusted(t, set.CreditReversal, of(2000), set.CapRevOrCredSuccess)
-		l.wantAdjusted(t, set.CreditReversal, of(2000), set.CapRevOrCredCapDataMismatch)
+		l.wantAdjusted(t, set.CreditReversal, of(2000), set.CapRevOrCredOriginalNotFound)
 		l.wantState(t, "credited approved acknowledged")
 		l.wantAdjusted(t, set.CreditReversal, of(1000), set.CapRevOrCredSuccess)
 		l.wantState(t, "captured approved acknowledged")
