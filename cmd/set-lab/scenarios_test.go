@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,11 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/setkit/setkit/cmd/internal/party"
+	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/sethttp"
+	softhsmconfig "github.com/setkit/setkit/softhsm-config"
 )
 
 // scenarioWorld is the world in which the scripts of testdata/scenarios take place, one after the other. Each
@@ -26,12 +32,14 @@ type scenarioWorld struct{ *world }
 // configurations and with the environment of their party; ! means exit code 1, refused. What else there is:
 //
 //	order ITEM QUANTITY [TERMS]   orders in the shop; ORDER, PAGE and PAY are the order's number and addresses
-//	xid, batch                    take XID from the JSON, or BATCH from the table, that was just printed
+//	xid, batch, request, serial   take XID, BATCH, REQUEST or SERIAL from what was just printed
 //	await STATE                   waits until the order is in this state; XID is that of its payment
 //	balance ACCOUNT AVAILABLE HELD BOOKED
 //	                              waits until the account has changed so, since the script began
 //	captures MODE                 has the merchant capture so until the script ends, instead of by hand
 //	halt PARTY, start PARTY       ends and starts a server
+//	pay-unsigned                  pays as a cardholder who has no certificate
+//	officer ARGUMENT...           set-ca with the tokens of root and brand CA, out of the safe
 //	pay-without PARTY             pays, but the server ends while the cardholder thinks about it: exit code 4
 func TestScenarios(t *testing.T) {
 	t.Parallel()
@@ -48,9 +56,11 @@ func TestScenarios(t *testing.T) {
 		Dir: filepath.Join("testdata", "scenarios"), Setup: func(env *testscript.Env) error { return w.setup(t, env) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"set-merchant": w.party("merchant", merchantSecrets), "set-gateway": w.party("gateway", gatewaySecrets),
+			"officer": w.officer, "pay-unsigned": w.cmdPayUnsigned,
 			"set-issuer": w.party("issuer", issuerSecrets), "set-ca": w.party("ca", caSecrets), "set-wallet": w.party("wallet", nil),
 			"order": w.cmdOrder, "await": w.cmdAwait, "balance": w.cmdBalance, "captures": w.cmdCaptures,
 			"xid": take("XID", `"xid": "([0-9a-f]{40})"`), "batch": take("BATCH", `Batch +([0-9]+)`),
+			"request": take("REQUEST", `"id": "([0-9a-f]+)"`), "serial": take("SERIAL", `([0-9a-f]+)`),
 			"halt": w.cmdHalt, "start": w.cmdStart, "pay-without": w.cmdPayWithout,
 		},
 	})
@@ -108,7 +118,7 @@ func (w *scenarioWorld) setup(t *testing.T, env *testscript.Env) error {
 		name, value, _ := strings.Cut(e, "=")
 		env.Setenv(name, value)
 	}
-	env.Setenv("BOOKS", w.path("merchant.db"))
+	env.Setenv("LAB", w.dir)
 	return nil
 }
 
@@ -126,18 +136,27 @@ func (w *scenarioWorld) party(party string, secrets map[string]string) func(*tes
 		if party == "wallet" {
 			env = w.walletEnv()
 		}
-		cmd := w.command(ts.Value(testKey{}).(*testing.T).Context(), env, "set-"+party, args...)
-		cmd.Dir = w.path("config", "config")
-		cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
-		err := cmd.Run()
-		var exit *exec.ExitError
-		switch {
-		case neg && err == nil:
-			ts.Fatalf("set-%s %s: done, want it refused", party, strings.Join(args, " "))
-		case neg && errors.As(err, &exit) && exit.ExitCode() == 1:
-		default:
-			ts.Check(err)
-		}
+		w.do(ts, neg, env, "set-"+party, args)
+	}
+}
+
+func (w *scenarioWorld) officer(ts *testscript.TestScript, neg bool, args []string) {
+	w.do(ts, neg, append(w.env("ca", ceremonySecrets), "SOFTHSM2_CONF="+w.path("hsm", "offline", softhsmconfig.ConfName)), "set-ca", args)
+}
+
+// do runs a command, which is to be refused if neg.
+func (w *scenarioWorld) do(ts *testscript.TestScript, neg bool, env []string, name string, args []string) {
+	cmd := w.command(ts.Value(testKey{}).(*testing.T).Context(), env, name, args...)
+	cmd.Dir = w.path("config", "config")
+	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case neg && err == nil:
+		ts.Fatalf("%s %s: done, want it refused", name, strings.Join(args, " "))
+	case neg && errors.As(err, &exit) && exit.ExitCode() == 1:
+	default:
+		ts.Check(err)
 	}
 }
 
@@ -304,6 +323,78 @@ func (w *scenarioWorld) cmdPayWithout(ts *testscript.TestScript, neg bool, args 
 		ts.Fatalf("set-wallet pay: %v, want exit code 4:\n%s", err, said)
 	}
 	fmt.Fprintf(ts.Stderr(), "%s", said)
+}
+
+func (w *scenarioWorld) cmdPayUnsigned(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, false, len(args) == 0, "pay-unsigned")
+	result, err := w.payUnsigned(ts.Value(testKey{}).(*testing.T).Context(), ts.Getenv("PAY"))
+	if refused := errors.Is(err, set.ErrCardCert); !refused {
+		ts.Check(err)
+	} else if !neg {
+		ts.Fatalf("%v", err)
+	} else {
+		fmt.Fprintln(ts.Stderr(), err)
+		return
+	}
+	if neg {
+		ts.Fatalf("the purchase is %v, want it refused", result)
+	}
+	fmt.Fprintln(ts.Stdout(), result)
+}
+
+// payUnsigned pays an order with the card number alone, as software of a cardholder does who never enrolled.
+func (w *scenarioWorld) payUnsigned(ctx context.Context, pay string) (set.AuthCode, error) {
+	res, err := http.Get(pay)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, err
+	}
+	initiation, err := set.ParseInitiation(b)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", b, err)
+	}
+	trust := party.Trust{Root: w.path("ca", "root.pem"), BCIs: []string{w.path("ca", "brand.bci")}}
+	for _, crl := range []string{"root.crl", "brand.crl", "pca.crl"} {
+		trust.CRLs = append(trust.CRLs, w.path("ca", crl))
+	}
+	verifier, err := trust.Verifier()
+	if err != nil {
+		return 0, err
+	}
+	e := &set.Endpoint{Verifier: verifier, Software: "cardholder without a certificate"}
+	p, err := set.NewPurchase(initiation, "Meridian", set.BIN(pan[:6]), "en")
+	if err != nil {
+		return 0, err
+	}
+	exchange := func(req []byte, err error) ([]byte, error) {
+		if err != nil {
+			return nil, err
+		}
+		return new(sethttp.Client).Post(ctx, initiation.SETURL, sethttp.MediaPayment, req)
+	}
+	answer, err := exchange(p.InitReq(e, time.Now()))
+	if err != nil {
+		return 0, err
+	}
+	if _, err := p.OpenInitRes(e, time.Now(), answer); err != nil {
+		return 0, err
+	}
+	answer, err = exchange(p.Request(e, time.Now(), &set.Account{PAN: set.PAN(pan), CardExpiry: set.CardExpiry(expiry)}))
+	if err != nil {
+		return 0, err
+	}
+	data, err := p.OpenResponse(e, time.Now(), answer)
+	if err != nil {
+		return 0, err
+	}
+	if r := data.PResPayloadSeq[0].Results; r != nil && r.AuthStatus != nil {
+		return r.AuthStatus.AuthCode, nil
+	}
+	return 0, fmt.Errorf("the merchant says %v", data.PResPayloadSeq[0].CompletionCode)
 }
 
 // halt ends the server of a party.
