@@ -141,7 +141,7 @@ func (w *scenarioWorld) party(party string, secrets map[string]string) func(*tes
 }
 
 func (w *scenarioWorld) officer(ts *testscript.TestScript, neg bool, args []string) {
-	w.do(ts, neg, append(w.env("ca", ceremonySecrets), "SOFTHSM2_CONF="+w.path("hsm", "offline", softhsmconfig.ConfName)), "set-ca", args)
+	w.do(ts, neg, append(append(w.env("ca", caSecrets), w.env("ca", ceremonySecrets)...), "SOFTHSM2_CONF="+w.path("hsm", "offline", softhsmconfig.ConfName)), "set-ca", args)
 }
 
 // do runs a command, which is to be refused if neg.

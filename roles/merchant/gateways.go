@@ -286,7 +286,7 @@ func (m *Merchant) restore(ctx context.Context) error {
 			certs = append(certs, c)
 		}
 		same := len(certs) > 0 && string(certs[0].X509.RawSubject) == string(g.Certificate.X509.RawSubject)
-		if same && !certs[0].X509.NotBefore.Before(g.Certificate.X509.NotBefore) {
+		if same && certs[0].X509.NotBefore.After(g.Certificate.X509.NotBefore) {
 			m.known.gateways[i].Certificate = certs[0]
 		}
 		m.known.gateways[i].Chain = authorities(slices.Concat(g.Chain, certs))
