@@ -147,6 +147,7 @@ func (w *scenarioWorld) officer(ts *testscript.TestScript, neg bool, args []stri
 // do runs a command, which is to be refused if neg.
 func (w *scenarioWorld) do(ts *testscript.TestScript, neg bool, env []string, name string, args []string) {
 	cmd := w.command(ts.Value(testKey{}).(*testing.T).Context(), env, name, args...)
+	cmd.Env = append(cmd.Env, "WORK="+ts.Getenv("WORK")) // for what a script brings
 	cmd.Dir = w.path("config", "config")
 	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
 	err := cmd.Run()

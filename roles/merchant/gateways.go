@@ -1,6 +1,7 @@
 package merchant
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -217,7 +218,7 @@ func (m *Merchant) refreshGateway(ctx context.Context, i int) error {
 		return fmt.Errorf("gateway %s has no certificate for brand %s: %v", g.URL, brand, certs.Items[0].Code)
 	}
 	next := Gateway{Certificate: certs.Items[0].Certificate, Chain: authorities(slices.Concat(certs.Above, g.Chain)), URL: g.URL}
-	if err := m.storeGateway(ctx, brand, next); err != nil {
+	if err := m.storeGateway(ctx, brand, m.Gateways[i].Certificate, next); err != nil {
 		return err
 	}
 	m.known.mu.Lock()
@@ -243,18 +244,23 @@ func authorities(certs []*pki.Certificate) (out []*pki.Certificate) {
 // Kinds of what is stored of gateways.
 const (
 	learntGateway = "gateway" // by brand: its certificate and those of the CAs above
+	learntInstead = "instead" // by brand: the certificate that the configuration had then
 	learntLists   = "lists"
 )
 
 // storedLists are the lists of what is revoked, in DER.
 type storedLists struct{ CRLs, BCIs [][]byte }
 
-func (m *Merchant) storeGateway(ctx context.Context, brand set.BrandID, g Gateway) error {
+// storeGateway keeps what a gateway told of itself, and what the configuration has in its place: two certificates
+// of one age are told apart by it.
+func (m *Merchant) storeGateway(ctx context.Context, brand set.BrandID, configured *pki.Certificate, g Gateway) error {
 	raw := [][]byte{g.Certificate.X509.Raw}
 	for _, c := range g.Chain {
 		raw = append(raw, c.X509.Raw)
 	}
-	return m.Store.putLearnt(ctx, learntGateway, string(brand), raw)
+	return errors.Join(
+		m.Store.putLearnt(ctx, learntInstead, string(brand), configured.X509.Raw),
+		m.Store.putLearnt(ctx, learntGateway, string(brand), raw))
 }
 
 func (m *Merchant) storeLists(ctx context.Context) error {
@@ -286,7 +292,15 @@ func (m *Merchant) restore(ctx context.Context) error {
 			certs = append(certs, c)
 		}
 		same := len(certs) > 0 && string(certs[0].X509.RawSubject) == string(g.Certificate.X509.RawSubject)
-		if same && certs[0].X509.NotBefore.After(g.Certificate.X509.NotBefore) {
+		var configured []byte
+		if err := m.Store.getLearnt(ctx, learntInstead, g.Certificate.Brand(), &configured); err != nil {
+			return err
+		}
+		age := 0
+		if same {
+			age = certs[0].X509.NotBefore.Compare(g.Certificate.X509.NotBefore)
+		}
+		if age > 0 || same && age == 0 && bytes.Equal(configured, g.Certificate.X509.Raw) {
 			m.known.gateways[i].Certificate = certs[0]
 		}
 		m.known.gateways[i].Chain = authorities(slices.Concat(g.Chain, certs))
