@@ -26,12 +26,17 @@ import (
 
 // scenarioWorld is the world in which the scripts of testdata/scenarios take place, one after the other. Each
 // has orders of its own, and looks at what it changed of the accounts.
-type scenarioWorld struct{ *world }
+type scenarioWorld struct {
+	*world
+	began time.Time
+}
 
-// Each script is one business case. The commands run as a person types them, in the folder of the
+// Each script is one business case; that of the wallet bundle is in cmd/set-wallet/testdata, and cmd/set-ca/testdata has
+// the life of certificates in more detail. The commands run as a person types them, in the folder of the
 // configurations and with the environment of their party; ! means exit code 1, refused. What else there is:
 //
-//	order ITEM QUANTITY [TERMS]   orders in the shop; ORDER, PAGE and PAY are the order's number and addresses
+//	order ITEM QUANTITY [TERMS]   orders in the shop; ORDER and PAY are the order's number and address, SOON and
+//	                              PAST are days for the terms
 //	xid, batch, request, serial   take XID, BATCH, REQUEST or SERIAL from what was just printed
 //	await STATE                   waits until the order is in this state; XID is that of its payment
 //	balance ACCOUNT AVAILABLE HELD BOOKED
@@ -43,13 +48,13 @@ type scenarioWorld struct{ *world }
 //	pay-without PARTY             pays, but the server ends while the cardholder thinks about it: exit code 4
 func TestScenarios(t *testing.T) {
 	t.Parallel()
-	w := &scenarioWorld{newPlainWorld(t)}
+	w := &scenarioWorld{newPlainWorld(t), time.Now().UTC()}
 	var out bytes.Buffer
 	if err := w.make(t.Context(), &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.Bytes())
 	}
 	t.Logf("the world is made:\n%s", out.Bytes())
-	if err := errors.Join(w.offerTerms(time.Now()), w.configure("merchant", "capture", "manual"), w.restart(t, "merchant")); err != nil {
+	if err := errors.Join(w.offerTerms(), w.configure("merchant", "capture", "manual"), w.restart(t, "merchant")); err != nil {
 		t.Fatal(err)
 	}
 	testscript.RunT(inOrder{t}, testscript.Params{
@@ -77,10 +82,12 @@ func (t inOrder) Run(name string, f func(testscript.T)) {
 }
 
 // offerTerms has the shop offer payments again and again until a day that is near, and until one that is past.
-func (w *scenarioWorld) offerTerms(now time.Time) error {
-	day := func(n int) string { return now.UTC().AddDate(0, 0, n).Format("20060102") }
-	return edit(w.path("config", "catalogue.yaml"), `^terms:.*`, fmt.Sprintf("terms: [split, install 5, recur 1 %s, recur 1 %s]", day(2), day(-2)))
+func (w *scenarioWorld) offerTerms() error {
+	return edit(w.path("config", "catalogue.yaml"), `^terms:.*`, fmt.Sprintf("terms: [split, install 5, recur 1 %s, recur 1 %s]", w.day(2), w.day(-2)))
 }
+
+// day is so many days after that on which the world began.
+func (w *scenarioWorld) day(n int) string { return w.began.AddDate(0, 0, n).Format("20060102") }
 
 // configure gives a key of a party's configuration another value.
 func (w *scenarioWorld) configure(party, key, value string) error {
@@ -100,8 +107,11 @@ func edit(path, line, with string) error {
 	return os.WriteFile(path, re.ReplaceAllLiteral(text, []byte(with)), 0o600)
 }
 
-// baseline is the key under which a script keeps the accounts as they were when it began.
-type baseline struct{}
+// Keys of what a script keeps: the accounts as they were when it began, and its test.
+type (
+	baseline struct{}
+	testKey  struct{}
+)
 
 func (w *scenarioWorld) setup(t *testing.T, env *testscript.Env) error {
 	accounts, err := w.accounts(t)
@@ -110,9 +120,8 @@ func (w *scenarioWorld) setup(t *testing.T, env *testscript.Env) error {
 	}
 	env.Values[baseline{}] = accounts
 	env.Values[testKey{}] = t
-	now := time.Now().UTC()
-	env.Setenv("SOON", now.AddDate(0, 0, 2).Format("20060102"))
-	env.Setenv("PAST", now.AddDate(0, 0, -2).Format("20060102"))
+	env.Setenv("SOON", w.day(2))
+	env.Setenv("PAST", w.day(-2))
 	env.Setenv("PIN", "file:"+w.path("secrets", "card-pin"))
 	for _, e := range append(w.walletEnv(), "PATH="+w.bin+":"+env.Getenv("PATH")) { // to run set-wallet beside other things
 		name, value, _ := strings.Cut(e, "=")
@@ -121,8 +130,6 @@ func (w *scenarioWorld) setup(t *testing.T, env *testscript.Env) error {
 	env.Setenv("LAB", w.dir)
 	return nil
 }
-
-type testKey struct{}
 
 func (w *scenarioWorld) accounts(t *testing.T) (list []account, err error) {
 	err = w.runJSON(t.Context(), &list, w.env("issuer", issuerSecrets), "set-issuer", "accounts", "--json", "--config", w.config("issuer"))
@@ -183,7 +190,6 @@ func (w *scenarioWorld) cmdOrder(ts *testscript.TestScript, neg bool, args []str
 	ts.Check(err)
 	ts.Setenv("ORDER_ID", o.ID)
 	ts.Setenv("ORDER", fmt.Sprint(o.Number))
-	ts.Setenv("PAGE", w.url("merchant")+"/orders/"+o.ID)
 	ts.Setenv("PAY", w.url("merchant")+"/orders/"+o.ID+"/pay")
 }
 

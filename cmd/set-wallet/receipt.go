@@ -62,7 +62,7 @@ func (r *receipt) print(w io.Writer) {
 	line(w, "Merchant", place(r.Merchant))
 	line(w, "Order", r.Order)
 	line(w, "Amount", r.Amount)
-	line(w, "Paid", r.Terms)
+	line(w, "Terms", r.Terms)
 	line(w, "Card", cardName(r.Bank, r.Brand, r.Card.Name))
 	line(w, "Result", r.AuthCode)
 	line(w, "Status", r.CompletionCode)
@@ -81,7 +81,7 @@ func showOffer(w io.Writer, o *wallet.Offer) {
 	}
 	line(w, "Merchant", place(party{Name: o.Merchant, Place: o.Place}))
 	line(w, "Amount", o.Amount.String())
-	line(w, "Paid", o.Terms.Text())
+	line(w, "Terms", o.Terms.Text())
 	line(w, "Card", cardName(o.Card.Bank, string(o.Card.Brand), o.Card.Masked()))
 	line(w, "Gateway", gatewayName(o.GatewayCert))
 }

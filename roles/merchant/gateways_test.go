@@ -87,6 +87,14 @@ func TestGatewayCertificateRenewed(t *testing.T) {
 		if err := c.initiate(t); err != nil || !bytes.Equal(c.purchase.GatewayCert, other.ExchangeCert.X509.Raw) {
 			t.Errorf("another gateway in the configuration: %v", err)
 		}
+		// A newer certificate in the configuration is not hidden by the one that was learnt, even if both are of one age.
+		newest := w.Gateway(t, "G-0001")
+		w.config.Gateways[0].Certificate = newest.ExchangeCert
+		w.crash(t)
+		c = w.wake(t, early.card, w.order(t).ID)
+		if err := c.initiate(t); err != nil || !bytes.Equal(c.purchase.GatewayCert, newest.ExchangeCert.X509.Raw) {
+			t.Errorf("a newer certificate in the configuration: %v", err)
+		}
 	})
 }
 
