@@ -93,11 +93,11 @@ func totals(t set.BatchTotals) BatchTotals {
 	return BatchTotals{int64(t.TransactionCountDebit), t.TransactionTotalAmtDebit.String(), int64(t.TransactionCountCredit), t.TransactionTotalAmtCredit.String()}
 }
 
-// ErrRequestsUnderWay keeps a batch from being closed while its totals may change.
-var ErrRequestsUnderWay = errors.New("requests to the gateway are under way, which change the totals: wait for their answers, see set-merchant orders")
+// ErrRequestsUnderWay keeps a batch from being closed or purged while what is in it may change.
+var ErrRequestsUnderWay = errors.New("requests to the gateway are under way, which change the batch: wait for their answers, see set-merchant orders")
 
 // AskBatch asks a gateway about a batch, or to do something with it. A batch is closed by the merchant's own
-// totals, which must not be about to change.
+// totals, which must not be about to change; nor may what is in it when it is purged.
 func (s *Store) AskBatch(ctx context.Context, now time.Time, q BatchQuery) (*Operation, error) {
 	switch _, known := batchOperations[q.Operation]; {
 	case !known && q.Operation != BatchShow:
@@ -110,7 +110,7 @@ func (s *Store) AskBatch(ctx context.Context, now time.Time, q BatchQuery) (*Ope
 	op := newOperation(KindBatch, now, q.Brand)
 	op.Batch = &q
 	err := s.db.Tx(ctx, func(tx *sql.Tx) (err error) {
-		if q.Operation == BatchClose && !q.AnyTotals {
+		if q.Operation == BatchClose && !q.AnyTotals || q.Operation == BatchPurge {
 			var under int
 			err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM operation WHERE state = $1 AND kind IN ($2, $3, $4, $5, $6)`, string(OperationPending),
 				string(KindAuthorize), string(KindCapture), string(KindUncapture), string(KindRefund), string(KindUndoRefund)).Scan(&under)

@@ -153,9 +153,13 @@ func TestClientGivesUp(t *testing.T) {
 	})
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
-	c := sethttp.Client{Pause: time.Millisecond, Timeout: 50 * time.Millisecond}
+	c := sethttp.Client{Pause: time.Millisecond}
 	for path, want := range map[string]int32{"/redirect": 1, "/html": 1, "/big": 1, "/away": 3, "/slow": 3} {
 		requests.Store(0)
+		c.Timeout = 20 * time.Second
+		if path == "/slow" {
+			c.Timeout = 50 * time.Millisecond
+		}
 		_, err := c.Post(t.Context(), srv.URL+path, sethttp.MediaPayment, []byte("hello"))
 		var unreachable *sethttp.UnreachableError
 		if !errors.As(err, &unreachable) || unreachable.URL != srv.URL+path {
