@@ -1,21 +1,17 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/hsm"
 	urfave "github.com/urfave/cli/v2"
-	"golang.org/x/term"
 )
 
 // newApp is set-hsm. Each command's flags and action are in the file of its subject.
@@ -39,7 +35,6 @@ func newApp() *urfave.App {
 const (
 	pinSourceHelp = "file:PATH, env:NAME, cred:NAME or prompt:"
 	exampleToken  = "--token 'pkcs11:token=shop?pin-source=file:shop-pin'"
-	labelLineMax  = 1 << 10 // bytes of a label that is typed
 
 	patienceSeconds = 2 // without a word
 )
@@ -157,47 +152,4 @@ func keyID(c *urfave.Context) ([]byte, error) {
 		return nil, cli.Usage(fmt.Errorf("--id is not hexadecimal: %w", err))
 	}
 	return id, nil
-}
-
-// confirm has the user say that what, which is labelled label, is to go.
-func confirm(c *urfave.Context, label, what string) error {
-	if c.IsSet("confirm") {
-		if c.String("confirm") != label {
-			return cli.Usage(fmt.Errorf("--confirm is not the label %q: nothing was deleted", label))
-		}
-		return nil
-	}
-	f, ok := c.App.Reader.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return cli.Usage(errors.New("cannot ask for confirmation: the standard input is not a terminal: give --confirm LABEL"))
-	}
-	fmt.Fprintf(c.App.ErrWriter, "This deletes %s, for ever.\nType its label to go on: ", what)
-	line, err := readLine(c.Context, f)
-	if err != nil {
-		return fmt.Errorf("read the confirmation: %w", err)
-	}
-	if line != label {
-		return fmt.Errorf("the label is %q and not %q: nothing was deleted", label, line)
-	}
-	return nil
-}
-
-// readLine reads a line from a terminal. A read cannot be cancelled: if ctx ends, it goes on until the
-// end of the process.
-func readLine(ctx context.Context, from io.Reader) (string, error) {
-	type answer struct {
-		line string
-		err  error
-	}
-	done := make(chan answer, 1)
-	go func() {
-		line, err := bufio.NewReader(io.LimitReader(from, labelLineMax)).ReadString('\n')
-		done <- answer{strings.TrimRight(line, "\r\n"), err}
-	}()
-	select {
-	case a := <-done:
-		return a.line, a.err
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
-	}
 }

@@ -147,7 +147,7 @@ func confirmBench(c *urfave.Context, token hsm.TokenInfo, p benchPlan) error {
 			return cli.Usage(errors.New("cannot ask whether this is the right token: the standard input is not a terminal: if it is, give --confirm LABEL"))
 		}
 		fmt.Fprint(c.App.ErrWriter, "Type the token's label to go on: ")
-		line, err := readLine(c.Context, f)
+		line, err := cli.ReadLine(c.Context, f)
 		if err != nil {
 			return fmt.Errorf("read the confirmation: %w", err)
 		}

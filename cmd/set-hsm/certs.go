@@ -204,7 +204,7 @@ func deleteCertificate(c *urfave.Context) error {
 			return err
 		}
 		what := fmt.Sprintf("the certificate %q in token %q (%s)", cert.Label, token.Info().Label, describe(cert).Subject)
-		if err := confirm(c, cert.Label, what); err != nil {
+		if err := cli.Confirm(c, what, "label", cert.Label); err != nil {
 			return err
 		}
 		if err := token.DeleteCertificate(c.Context, cert.Label); err != nil {

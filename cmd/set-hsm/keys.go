@@ -208,7 +208,7 @@ func deleteKey(c *urfave.Context) error {
 		} else if !errors.Is(err, hsm.ErrNotFound) {
 			return err
 		}
-		if err := confirm(c, label, what); err != nil {
+		if err := cli.Confirm(c, what, "label", label); err != nil {
 			return err
 		}
 		if err := token.DeleteKey(c.Context, label, id); err != nil {
