@@ -484,18 +484,10 @@ func (m *model) batch(t *rapid.T) {
 			e.uncounted = e.uncounted || e.shop == s
 		}
 	}
-	if q.Operation == merchant.BatchPurge {
-		// The merchant's books do not tell what was captured between a purge and its answer: so the answer comes.
-		m.idle()
-	} else {
-		m.storms(t)
-	}
+	m.storms(t)
 	if op, err := s.store.AskBatch(context.Background(), time.Now(), q); err == nil {
 		m.t.Logf("%s batch %d: %s", q.Operation, id, op.ID)
 		m.told.operations++
-	}
-	if q.Operation == merchant.BatchPurge {
-		time.Sleep(10 * time.Second)
 	}
 	m.calm(t)
 }

@@ -219,9 +219,55 @@ func (s *Store) keep(ctx context.Context, made work) (w work, err error) {
 				return err
 			}
 		}
+		if w.fillsBatch() {
+			if err := noPurge(ctx, tx); err != nil {
+				return err
+			}
+		}
 		return saveOperation(ctx, tx, w.operation)
 	})
 	return w, err
+}
+
+// errPurging keeps back what would go into a batch whose purge is not answered: nobody could tell whether it was
+// purged with the rest.
+var errPurging = errors.New("a batch is being purged: the request waits for the answer to that")
+
+// fillsBatch tells whether an operation changes what is in a batch.
+func (w work) fillsBatch() bool {
+	switch w.kind {
+	case KindCapture, KindUncapture, KindRefund, KindUndoRefund:
+		return true
+	case KindAuthorize:
+		return slices.ContainsFunc(w.Items, func(i bodyItem) bool {
+			_, a := w.item(i)
+			return a.Request.CaptureNow
+		})
+	}
+	return false
+}
+
+// noPurge refuses while a batch is being purged.
+func noPurge(ctx context.Context, tx *sql.Tx) error {
+	rows, err := tx.QueryContext(ctx, `SELECT body FROM operation WHERE kind = $1 AND state = $2`, string(KindBatch), string(OperationPending))
+	if err != nil {
+		return fmt.Errorf("look for a purge under way: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var raw []byte
+		var op operation
+		if err := rows.Scan(&raw); err != nil {
+			return fmt.Errorf("look for a purge under way: %w", err)
+		}
+		if err := json.Unmarshal(raw, &op.body); err != nil {
+			return err
+		}
+		if op.Batch != nil && op.Batch.Operation == BatchPurge {
+			return errPurging
+		}
+	}
+	return rows.Err()
 }
 
 // finish books the outcome of an operation that is pending, once, and begins the one that goes on from there.

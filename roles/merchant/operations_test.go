@@ -1,6 +1,7 @@
 package merchant_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -820,5 +821,35 @@ func TestBatches(t *testing.T) {
 		if got := slices.Sorted(maps.Keys(w.gateway.closed)); len(got) != 3 {
 			t.Errorf("closed batches %v", got)
 		}
+	})
+}
+
+// What is captured while the answer to a purge is lost waits for that answer: whether it would be in the batch before
+// or after the purge nobody could tell.
+func TestPurgeUnanswered(t *testing.T) {
+	eachManual(t, func(t *testing.T, w *world) {
+		op := w.operator(t)
+		seven := int64(7)
+		op.done(op.batch(merchant.BatchQuery{Operation: merchant.BatchOpen, Batch: &seven}))
+		first, _ := w.paid(t)
+		op.done(op.capture(first.ID, 0))
+		second, _ := w.paid(t)
+
+		w.gateway.behave(lostAnswer)
+		before := w.gateway.did(set.BatchAdminReqType)
+		purge := must[*merchant.Operation](t)(op.batch(merchant.BatchQuery{Operation: merchant.BatchPurge, Batch: &seven}))
+		poll(t, "the batch is purged", func() bool { return w.gateway.did(set.BatchAdminReqType) > before })
+		capture := must[*merchant.Operation](t)(op.capture(second.ID, 0))
+		if _, err := op.batch(merchant.BatchQuery{Operation: merchant.BatchPurge, Batch: &seven}); !errors.Is(err, merchant.ErrRequestsUnderWay) {
+			t.Errorf("a purge beside a capture: %v, want ErrRequestsUnderWay", err)
+		}
+		poll(t, "the capture is held back", func() bool {
+			return bytes.Contains(w.log.Bytes(), []byte("a batch is being purged: the request waits"))
+		})
+		w.gateway.behave(approve)
+		op.done(purge, nil)
+		op.done(capture, nil)
+		w.wantMoney(t, first.ID, merchant.OrderVoided, 0, 0, 0)
+		w.wantMoney(t, second.ID, merchant.OrderCaptured, 4250, 4250, 0)
 	})
 }
