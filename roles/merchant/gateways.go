@@ -31,6 +31,8 @@ const (
 
 // known is what the merchant knows of gateways at present.
 type known struct {
+	asking sync.Mutex // held while gateways are asked: an earlier answer must not take the place of a later one
+
 	mu       sync.Mutex
 	gateways []Gateway
 	revoked  []error       // by gateway: why none of its certificates is relied on, nil if they are
@@ -179,6 +181,8 @@ func (m *Merchant) refreshPause(now time.Time) time.Duration {
 
 // RefreshGateways asks every gateway for its certificate and for the lists of what is revoked (SET §5.11).
 func (m *Merchant) RefreshGateways(ctx context.Context) error {
+	m.known.asking.Lock()
+	defer m.known.asking.Unlock()
 	var errs []error
 	for i := range m.Gateways {
 		errs = append(errs, m.refreshGateway(ctx, i))
