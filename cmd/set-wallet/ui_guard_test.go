@@ -20,8 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
-
+	"github.com/setkit/setkit/cmd/internal/browsertest"
 	"github.com/setkit/setkit/roles/sethttp"
 )
 
@@ -200,18 +199,15 @@ func checkOtherUser(t *testing.T, v *visitor) {
 }
 
 // A page of another site, and one of another port, which knows the secret path: neither sees or does anything.
-func testWindowForeignPages(t *testing.T, c *chromium) {
+func testWindowForeignPages(t *testing.T, c *browsertest.Chromium) {
 	s := newWindowScene(t, newScene(t))
 	s.enroll()
 	_, address := s.ui()
-	b := c.open(t, "en")
-	b.foreign = true
-	b.visit(address)
-	b.sees("Your wallet")
-	here, err := chromedp.Run(b.ctx, chromedp.Location())
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := c.Open(t, "en")
+	b.Foreign()
+	b.Visit(address)
+	b.Sees("Your wallet")
+	here := b.Address()
 	var mu sync.Mutex
 	var cookies []string
 	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -231,25 +227,24 @@ func testWindowForeignPages(t *testing.T, c *chromium) {
 	defer evil.Close()
 	port := evil.URL[strings.LastIndex(evil.URL, ":"):]
 	for _, origin := range []string{evil.URL, "http://localhost" + port} {
-		b.do(chromedp.Navigate(origin))
-		tried, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]string](`window.tried`, chromedp.EvalAwaitPromise))
-		if err != nil || tried[0] != "no" || tried[1] == "basic" {
-			t.Errorf("%s: %v, %v", origin, tried, err)
+		b.Visit(origin)
+		if tried := browsertest.Value[[]string](b, `window.tried`); tried[0] != "no" || tried[1] == "basic" {
+			t.Errorf("%s: %v", origin, tried)
 		}
-		if framed, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](`(f => !!f.contentDocument && f.contentDocument.body.innerText.includes("wallet"))(document.getElementById("frame"))`)); err != nil || framed {
-			t.Errorf("%s: the wallet is in a frame, %v", origin, err)
+		if b.Is(`(f => !!f.contentDocument && f.contentDocument.body.innerText.includes("wallet"))(document.getElementById("frame"))`) {
+			t.Errorf("%s: the wallet is in a frame", origin)
 		}
-		b.do(chromedp.Evaluate[chromedp.Void](`document.getElementById("form").submit()`))
-		b.until(`location.pathname.endsWith("/quit")`)
-		b.sees("does not come from the wallet")
+		b.Run(`document.getElementById("form").submit()`)
+		b.Until(`location.pathname.endsWith("/quit")`)
+		b.Sees("does not come from the wallet")
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	if len(cookies) > 0 {
 		t.Errorf("another port got the cookies %v", cookies)
 	}
-	b.do(chromedp.Navigate(here))
-	b.sees("Your wallet")
+	b.Visit(here)
+	b.Sees("Your wallet")
 }
 
 // The owner of a connection is read from the kernel's table.

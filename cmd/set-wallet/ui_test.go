@@ -16,6 +16,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/setkit/setkit/cmd/internal/browsertest"
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/bundle"
@@ -111,12 +112,12 @@ func (s *scene) message(b []byte) string {
 }
 
 // offered opens the page of a new order and waits until it is complete.
-func (s *windowScene) offered(b *tab) {
+func (s *windowScene) offered(b *browsertest.Tab) {
 	s.t.Helper()
 	s.shop.NewOrder()
 	_, address := s.ui("--open", s.order())
-	b.visit(address)
-	b.sees("Pay 42.50 CHF")
+	b.Visit(address)
+	b.Sees("Pay 42.50 CHF")
 }
 
 const (
@@ -126,8 +127,8 @@ const (
 
 func TestWindow(t *testing.T) {
 	t.Parallel()
-	c := newChromium(t)
-	for name, walk := range map[string]func(*testing.T, *chromium){
+	c := browsertest.New(t, "wallet")
+	for name, walk := range map[string]func(*testing.T, *browsertest.Chromium){
 		"purchase": testWindowPurchase, "decisions": testWindowDecisions, "once": testWindowOnce, "card": testWindowCard,
 		"signature lost": testWindowSignatureLost, "interrupted": testWindowInterrupted, "enrolment": testWindowEnrolment,
 		"hostile messages": testWindowHostile, "hostile pages": testWindowForeignPages,
@@ -140,72 +141,72 @@ func TestWindow(t *testing.T) {
 }
 
 // A wake-up message opens the payment; a wrong PIN, the right one, the receipt.
-func testWindowPurchase(t *testing.T, c *chromium) {
+func testWindowPurchase(t *testing.T, c *browsertest.Chromium) {
 	s := newWindowScene(t, newScene(t))
 	s.enroll()
 	start := time.Now()
 	_, address := s.ui("--open", s.order())
-	b := c.open(t, "en")
+	b := c.Open(t, "en")
 	clicked := time.Now()
-	b.visit(address)
-	b.sees("Pay 42.50 CHF")
+	b.Visit(address)
+	b.Sees("Pay 42.50 CHF")
 	t.Logf("from the start of the program to the page %v, from the browser's %v", time.Since(start), time.Since(clicked))
 	for _, want := range []string{"Book Shop M-0001", "Bern, Switzerland", "Certificate valid", "The Elements of Programming", "•••• 1111", "G-0001"} {
-		b.sees(want)
+		b.Sees(want)
 	}
-	b.accessible("pay")
-	if !b.eval(`(p => p.autocomplete === "off" && p.inputMode === "numeric" && p.type === "text" && getComputedStyle(p).webkitTextSecurity === "disc")(document.getElementById("pin"))`) {
+	b.Accessible("pay")
+	if !b.Is(`(p => p.autocomplete === "off" && p.inputMode === "numeric" && p.type === "text" && getComputedStyle(p).webkitTextSecurity === "disc")(document.getElementById("pin"))`) {
 		t.Error("the browser may keep the PIN, or shows it")
 	}
 	s.wantPayments(0)
-	b.pin(wrongPIN)
-	b.sees("2 " + pageTries)
-	b.accessible("wrong-pin")
+	b.PIN(wrongPIN)
+	b.Sees("2 " + pageTries)
+	b.Accessible("wrong-pin")
 	s.wantPayments(0)
 	typed := time.Now()
-	b.pin(testPIN)
-	b.sees(approvedText)
+	b.PIN(testPIN)
+	b.Sees(approvedText)
 	t.Logf("from the PIN to the receipt %v", time.Since(typed))
 	s.wantPayments(1)
-	b.accessible("receipt")
+	b.Accessible("receipt")
 	for _, page := range []string{"Overview", "History", "Cards", "Settings", "Help"} {
-		b.press(page)
-		b.until(fmt.Sprintf(`document.querySelector("nav [aria-current]")?.innerText === %q`, page))
-		b.accessible(strings.ToLower(page))
+		b.Press(page)
+		b.Until(fmt.Sprintf(`document.querySelector("nav [aria-current]")?.innerText === %q`, page))
+		b.Accessible(strings.ToLower(page))
 	}
-	b.press("Settings")
-	b.end()
-	b.press("Close the wallet")
-	b.sees("The wallet is closed.")
+	b.Press("Settings")
+	b.End()
+	b.Press("Close the wallet")
+	b.Sees("The wallet is closed.")
 }
 
 // What the bank or the person says no to is not paid, and the page says so.
-func testWindowDecisions(t *testing.T, c *chromium) {
+func testWindowDecisions(t *testing.T, c *browsertest.Chromium) {
 	s := newWindowScene(t, newScene(t))
 	s.enroll()
-	b := c.open(t, "en")
+	b := c.Open(t, "en")
 	s.shop.Behave(wallettest.Behaviour{Code: set.AuthDeclined})
 	s.offered(b)
-	b.pin(testPIN)
-	b.sees("The bank has declined the payment. Nothing was paid.")
+	b.PIN(testPIN)
+	b.Sees("The bank has declined the payment. Nothing was paid.")
 	s.wantPayments(1)
-	b.accessible("declined")
-	b.until(`!!` + b.button("Back to the shop"))
+	b.Accessible("declined")
+	b.Until(`!!` + b.Button("Back to the shop"))
 
 	s.shop.Behave(wallettest.Behaviour{Rejected: true})
 	s.offered(b)
-	b.pin(testPIN)
-	b.sees("The merchant has rejected the order")
+	b.PIN(testPIN)
+	b.Sees("The merchant has rejected the order")
 	s.wantPayments(2)
 
 	s.offered(b)
-	b.press("Cancel")
-	b.sees("Nothing was signed or paid.")
-	b.accessible("cancelled")
+	b.Press("Cancel")
+	b.Sees("Nothing was signed or paid.")
+	b.Accessible("cancelled")
 	s.wantPayments(2)
-	b.press("Overview")
-	b.sees("Rejected")
-	if strings.Contains(b.text(), "Go on") {
+	b.Press("Overview")
+	b.Sees("Rejected")
+	if strings.Contains(b.Text(), "Go on") {
 		t.Error("the cancelled payment is still open")
 	}
 
@@ -218,88 +219,88 @@ func testWindowDecisions(t *testing.T, c *chromium) {
 		t.Fatal(err)
 	}
 	_, address := s.ui("--open", s.message(wire))
-	b.visit(address)
-	b.sees("No enrolled card fits")
-	b.accessible("failed")
+	b.Visit(address)
+	b.Sees("No enrolled card fits")
+	b.Accessible("failed")
 
 	s.offered(b)
-	b.pin(wrongPIN)
-	b.sees("2 " + pageTries)
-	b.pin(wrongPIN)
-	b.sees("Only one try is left")
-	b.accessible("last-try")
-	b.press("I am sure of my PIN")
-	b.pin(wrongPIN)
-	b.sees("The PIN is blocked")
+	b.PIN(wrongPIN)
+	b.Sees("2 " + pageTries)
+	b.PIN(wrongPIN)
+	b.Sees("Only one try is left")
+	b.Accessible("last-try")
+	b.Press("I am sure of my PIN")
+	b.PIN(wrongPIN)
+	b.Sees("The PIN is blocked")
 	s.wantPayments(2)
 }
 
 // Two clicks, an old page, a reload and a second tab pay once.
-func testWindowOnce(t *testing.T, c *chromium) {
+func testWindowOnce(t *testing.T, c *browsertest.Chromium) {
 	s := newWindowScene(t, newScene(t))
 	s.enroll()
-	b := c.open(t, "en")
+	b := c.Open(t, "en")
 	s.offered(b)
 	// The form twice before the browser has gone on, and once more afterwards with the same numbers: a
 	// wrong PIN costs one try.
-	twice := chromedp.Evaluate[chromedp.Void](`(() => {
+	twice := `(() => {
 		const form = document.getElementById("pin").form, data = new URLSearchParams(new FormData(form));
 		data.set("do", "go");
 		window.send = () => fetch(form.action, {method: "POST", body: data});
 		return Promise.all([send(), send()]).then(send);
-	})()`, chromedp.EvalAwaitPromise)
-	b.until(`document.activeElement?.id === "pin"`)
-	b.do(chromedp.KeyEvent(wrongPIN), twice)
-	b.sees("2 " + pageTries)
-	b.do(chromedp.Evaluate[chromedp.Void](`send()`, chromedp.EvalAwaitPromise), chromedp.Reload())
-	b.sees("2 " + pageTries)
+	})()`
+	b.Until(`document.activeElement?.id === "pin"`)
+	b.Type(wrongPIN)
+	b.Run(twice)
+	b.Sees("2 " + pageTries)
+	b.Run(`send()`)
+	b.Reload()
+	b.Sees("2 " + pageTries)
 	s.wantPayments(0)
-	b.until(`document.activeElement?.id === "pin"`)
-	b.do(chromedp.KeyEvent(testPIN), twice)
-	b.sees(approvedText)
+	b.Until(`document.activeElement?.id === "pin"`)
+	b.Type(testPIN)
+	b.Run(twice)
+	b.Sees(approvedText)
 	s.wantPayments(1)
-	receipt := b.text()
+	receipt := b.Text()
 
-	b.do(chromedp.Reload())
-	b.sees(approvedText)
-	b.press("Overview")
-	b.sees("Latest purchases")
-	b.do(chromedp.NavigateBack())
-	b.sees(approvedText)
+	b.Reload()
+	b.Sees(approvedText)
+	b.Press("Overview")
+	b.Sees("Latest purchases")
+	b.Back()
+	b.Sees(approvedText)
 	s.wantPayments(1)
 
 	// The same order again, in a second tab.
 	_, address := s.ui("--open", s.order())
-	second := b.second()
-	second.visit(address)
-	second.sees("It was not paid again.")
+	second := b.Second()
+	second.Visit(address)
+	second.Sees("It was not paid again.")
 	s.wantPayments(1)
 
 	// Two tabs on one payment: the second answer comes too late.
 	s.shop.NewOrder()
 	_, address = s.ui("--open", s.order())
-	b.visit(address)
-	b.sees("Pay 42.50 CHF")
-	here, err := chromedp.Run(b.ctx, chromedp.Location())
-	if err != nil {
-		t.Fatal(err)
-	}
-	second.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("location.href = %q", here)))
-	second.sees("Pay 42.50 CHF")
-	b.pin(testPIN)
-	b.sees(approvedText)
-	second.sees(approvedText)
+	b.Visit(address)
+	b.Sees("Pay 42.50 CHF")
+	here := b.Address()
+	second.Visit(here)
+	second.Sees("Pay 42.50 CHF")
+	b.PIN(testPIN)
+	b.Sees(approvedText)
+	second.Sees(approvedText)
 	s.wantPayments(2)
 
 	// Every button of a finished purchase, twice.
 	if !strings.Contains(receipt, "Ask the merchant") {
 		t.Fatalf("receipt %s", receipt)
 	}
-	find := b.button("Ask the merchant")
-	b.do(chromedp.Evaluate[chromedp.Void](find + `.click(), ` + find + `?.click()`))
-	b.sees("Nothing is paid with it.")
-	b.pin(testPIN)
-	b.sees(approvedText)
+	find := b.Button("Ask the merchant")
+	b.Run(find + `.click(), ` + find + `?.click()`)
+	b.Sees("Nothing is paid with it.")
+	b.PIN(testPIN)
+	b.Sees(approvedText)
 	s.wantPayments(2)
 	if n := s.shop.Count(set.InqReqType); n != 1 {
 		t.Errorf("the merchant was asked %d times, want once", n)
@@ -307,46 +308,47 @@ func testWindowOnce(t *testing.T, c *chromium) {
 
 	// A real double click on Pay.
 	s.offered(b)
-	b.until(`document.activeElement?.id === "pin"`)
-	b.do(chromedp.KeyEvent(testPIN), chromedp.DoubleClick(`button[value="go"]`))
-	b.sees(approvedText)
+	b.Until(`document.activeElement?.id === "pin"`)
+	b.Type(testPIN)
+	b.Do(chromedp.DoubleClick(`button[value="go"]`))
+	b.Sees(approvedText)
 	s.wantPayments(3)
 }
 
 // A card that is pulled is missed at once, and the payment goes on when it is back.
-func testWindowCard(t *testing.T, c *chromium) {
+func testWindowCard(t *testing.T, c *browsertest.Chromium) {
 	s := newWindowScene(t, newScene(t))
 	s.enroll()
-	b := c.open(t, "en")
+	b := c.Open(t, "en")
 	s.card.Unplug()
 	s.shop.NewOrder()
 	_, address := s.ui("--open", s.order())
-	b.visit(address)
-	b.sees("Insert your card")
-	b.accessible("insert")
+	b.Visit(address)
+	b.Sees("Insert your card")
+	b.Accessible("insert")
 	s.card.Plug(s.card.Virtual)
-	b.sees("Pay 42.50 CHF")
-	b.until(`document.activeElement?.id === "pin"`)
-	b.do(chromedp.KeyEvent("123"))
+	b.Sees("Pay 42.50 CHF")
+	b.Until(`document.activeElement?.id === "pin"`)
+	b.Type("123")
 	s.card.Unplug()
-	b.sees("The card was taken out")
-	if !b.eval(`document.getElementById("pin").value === "123"`) {
+	b.Sees("The card was taken out")
+	if !b.Is(`document.getElementById("pin").value === "123"`) {
 		t.Error("what was typed is gone")
 	}
-	b.do(chromedp.KeyEvent("456"), chromedp.KeyEvent(kb.Enter))
-	b.sees("Put the card back")
-	b.accessible("put-back")
+	b.Type("456" + kb.Enter)
+	b.Sees("Put the card back")
+	b.Accessible("put-back")
 	s.wantPayments(0)
 	s.card.Plug(s.card.Virtual)
-	b.sees(approvedText)
+	b.Sees(approvedText)
 	s.wantPayments(1)
 
-	b.press("Cards")
-	b.sees("in reader")
+	b.Press("Cards")
+	b.Sees("in reader")
 	s.card.Unplug()
-	b.sees("in no reader")
+	b.Sees("in no reader")
 	s.card.Plug(s.card.Virtual)
-	b.sees("in reader")
+	b.Sees("in reader")
 }
 
 // shakyCard loses the answer to a signature, when told to, as a card does that is pulled then.
@@ -365,64 +367,64 @@ func (c *shakyCard) Transmit(ctx context.Context, apdu []byte) ([]byte, error) {
 }
 
 // A signature that was lost may exist: only the person lets the card sign anew.
-func testWindowSignatureLost(t *testing.T, c *chromium) {
+func testWindowSignatureLost(t *testing.T, c *browsertest.Chromium) {
 	plastic := virtual.NewCard()
 	shaky := &shakyCard{Card: plastic}
 	s := newWindowScene(t, newSceneWith(t, inReader(t, plastic, shaky, piv.ECDSAP256)))
 	s.enroll()
-	b := c.open(t, "en")
+	b := c.Open(t, "en")
 	s.offered(b)
 	shaky.loses.Store(true)
-	b.pin(testPIN)
-	b.sees("The card was lost while it signed")
-	b.sees("Nothing was sent and nothing was paid.")
+	b.PIN(testPIN)
+	b.Sees("The card was lost while it signed")
+	b.Sees("Nothing was sent and nothing was paid.")
 	s.wantPayments(0)
 	s.card.Unplug()
 	s.card.Plug(shaky)
-	b.press("Try again")
-	b.pin(testPIN)
-	b.sees(approvedText)
+	b.Press("Try again")
+	b.PIN(testPIN)
+	b.Sees(approvedText)
 	s.wantPayments(1)
 }
 
 // The browser is closed and the program ended while the outcome is not known. Afterwards the wallet asks
 // and shows what is true.
-func testWindowInterrupted(t *testing.T, c *chromium) {
+func testWindowInterrupted(t *testing.T, c *browsertest.Chromium) {
 	s := newWindowScene(t, newScene(t))
 	s.enroll()
-	b := c.open(t, "en")
+	b := c.Open(t, "en")
 	s.shop.Behave(wallettest.Behaviour{Silent: true})
 	s.shop.NewOrder()
 	w, address := s.ui("--open", s.order())
-	b.visit(address)
-	b.pin(testPIN)
-	b.sees("Sent; not confirmed yet")
-	b.accessible("unclear")
-	b.press("History")
-	b.sees("Not known yet")
-	b.do(chromedp.Navigate("about:blank"))
+	b.Visit(address)
+	b.PIN(testPIN)
+	b.Sees("Sent; not confirmed yet")
+	b.Accessible("unclear")
+	b.Press("History")
+	b.Sees("Not known yet")
+	b.Do(chromedp.Navigate("about:blank"))
 	w.close()
 	s.shop.Behave(wallettest.Behaviour{})
 	_, address = s.ui()
-	b.visit(address)
-	b.sees("Approved")
+	b.Visit(address)
+	b.Sees("Approved")
 	if n := len(s.shop.Payments()); n != 1 {
 		t.Errorf("%d different payments, want 1", n)
 	}
-	b.press("Book Shop M-0001")
-	b.sees(approvedText)
+	b.Press("Book Shop M-0001")
+	b.Sees(approvedText)
 
 	// An open page says when the wallet has gone, and offers nothing more.
-	b.end()
+	b.End()
 	for _, w := range s.windows {
 		w.close()
 	}
-	b.sees("The wallet has been closed.")
-	b.until(`[...document.querySelectorAll("button")].every(e => e.disabled)`)
+	b.Sees("The wallet has been closed.")
+	b.Until(`[...document.querySelectorAll("button")].every(e => e.disabled)`)
 }
 
 // With the bank's bundle a card is enrolled in French, with the keyboard alone.
-func testWindowEnrolment(t *testing.T, c *chromium) {
+func testWindowEnrolment(t *testing.T, c *browsertest.Chromium) {
 	s := newWindowScene(t, newScene(t))
 	offered := bankBundleFrom(s.world, 1, s.ca.URL)
 	png, err := os.ReadFile("../../testdata/wallet/nordhavn.png")
@@ -441,55 +443,55 @@ func testWindowEnrolment(t *testing.T, c *chromium) {
 		t.Fatal(err)
 	}
 	_, address := s.ui()
-	b := c.open(t, "fr-CH")
-	b.visit(address)
-	b.sees("Votre portefeuille")
-	b.press("Cartes")
-	b.sees("Aucune banque n’est installée")
+	b := c.Open(t, "fr-CH")
+	b.Visit(address)
+	b.Sees("Votre portefeuille")
+	b.Press("Cartes")
+	b.Sees("Aucune banque n’est installée")
 	s.run(0, "yes\n", "install", "--dir", s.wallet(), file)
-	b.do(chromedp.Reload())
-	b.sees("Enregistrer une carte")
-	b.accessible("cards-fr")
-	b.walk("Enregistrer une carte")
-	b.until(`!!document.getElementById("pan")`)
-	b.accessible("account-fr")
-	b.until(`document.activeElement.tagName === "H1"`)
-	b.walk("pan")
-	b.do(chromedp.KeyEvent("4111 1111 1111 1112"))
-	b.walk("year")
-	b.do(chromedp.KeyEvent("2099"), chromedp.KeyEvent(kb.Enter))
-	b.sees("Ce n’est pas un numéro de carte.")
-	b.until(`document.activeElement.id === "pan"`)
-	b.do(chromedp.KeyEvent(testPAN))
-	b.walk("month")
-	b.do(chromedp.KeyEvent("11"))
-	b.walk("year")
-	b.do(chromedp.KeyEvent("2099"), chromedp.KeyEvent(kb.Enter))
-	b.sees("Les conditions de la banque")
-	b.accessible("policy-fr")
-	b.walk("J’accepte les conditions")
-	b.until(`!!document.getElementById("field0")`)
-	b.accessible("form-fr")
-	b.until(`document.activeElement.tagName === "H1"`)
-	b.walk("field0")
-	b.do(chromedp.KeyEvent("Ada Lovelace"))
-	b.walk("field1")
-	b.do(chromedp.KeyEvent(testSecret), chromedp.KeyEvent(kb.Enter))
-	b.pin(wrongPIN)
-	b.sees("encore 2 essais")
+	b.Reload()
+	b.Sees("Enregistrer une carte")
+	b.Accessible("cards-fr")
+	b.Walk("Enregistrer une carte")
+	b.Until(`!!document.getElementById("pan")`)
+	b.Accessible("account-fr")
+	b.Until(`document.activeElement.tagName === "H1"`)
+	b.Walk("pan")
+	b.Type("4111 1111 1111 1112")
+	b.Walk("year")
+	b.Type("2099" + kb.Enter)
+	b.Sees("Ce n’est pas un numéro de carte.")
+	b.Until(`document.activeElement.id === "pan"`)
+	b.Type(testPAN)
+	b.Walk("month")
+	b.Type("11")
+	b.Walk("year")
+	b.Type("2099" + kb.Enter)
+	b.Sees("Les conditions de la banque")
+	b.Accessible("policy-fr")
+	b.Walk("J’accepte les conditions")
+	b.Until(`!!document.getElementById("field0")`)
+	b.Accessible("form-fr")
+	b.Until(`document.activeElement.tagName === "H1"`)
+	b.Walk("field0")
+	b.Type("Ada Lovelace")
+	b.Walk("field1")
+	b.Type(testSecret + kb.Enter)
+	b.PIN(wrongPIN)
+	b.Sees("encore 2 essais")
 	s.ca.Pend(true)
-	b.pin(testPIN)
-	b.sees("Votre banque examine votre demande")
-	b.accessible("pending-fr")
-	b.press("Demander maintenant")
-	b.pin(testPIN)
-	b.sees("Votre banque examine votre demande")
+	b.PIN(testPIN)
+	b.Sees("Votre banque examine votre demande")
+	b.Accessible("pending-fr")
+	b.Press("Demander maintenant")
+	b.PIN(testPIN)
+	b.Sees("Votre banque examine votre demande")
 	s.ca.Pend(false)
-	b.press("Demander maintenant")
-	b.pin(testPIN)
-	b.sees("La carte est enregistrée")
-	b.sees("Nordhavn Bank Campus •••• 1111")
-	b.accessible("enrolled-fr")
+	b.Press("Demander maintenant")
+	b.PIN(testPIN)
+	b.Sees("La carte est enregistrée")
+	b.Sees("Nordhavn Bank Campus •••• 1111")
+	b.Accessible("enrolled-fr")
 	if n := s.ca.Requests(); n != 1 {
 		t.Errorf("%d certificate requests, want 1", n)
 	}
@@ -504,41 +506,25 @@ func testWindowEnrolment(t *testing.T, c *chromium) {
 			t.Fatal(err)
 		}
 		_, address = s.ui("--open", s.message(wire))
-		b.visit(address)
-		b.sees(want)
+		b.Visit(address)
+		b.Sees(want)
 	}
 	_, address = s.ui("--open", s.order())
-	b.visit(address)
-	b.sees("Payer 42,50 CHF")
-	b.until(`document.querySelector("img.logo")?.naturalWidth > 0`)
-	b.accessible("pay-fr")
-	b.pin(testPIN)
-	b.sees("La banque a approuvé le paiement.")
-	b.accessible("receipt-fr")
-	b.press("Aperçu")
-	b.accessible("overview-fr")
-	b.press("Historique")
-	b.accessible("history-fr")
-}
-
-// walk goes with the Tab key to what has this id or begins with this text. A button it presses.
-func (b *tab) walk(name string) {
-	b.t.Helper()
-	for range 60 {
-		b.do(chromedp.KeyEvent(kb.Tab))
-		at := fmt.Sprintf(`(e => e.id === %q || e.tagName === "BUTTON" && e.innerText.trim().startsWith(%q))(document.activeElement)`, name, name)
-		if b.eval(at) {
-			if b.eval(`document.activeElement.tagName === "BUTTON"`) {
-				b.do(chromedp.KeyEvent(" "))
-			}
-			return
-		}
-	}
-	b.t.Fatalf("the Tab key does not lead to %q:\n%s", name, b.now())
+	b.Visit(address)
+	b.Sees("Payer 42,50 CHF")
+	b.Until(`document.querySelector("img.logo")?.naturalWidth > 0`)
+	b.Accessible("pay-fr")
+	b.PIN(testPIN)
+	b.Sees("La banque a approuvé le paiement.")
+	b.Accessible("receipt-fr")
+	b.Press("Aperçu")
+	b.Accessible("overview-fr")
+	b.Press("Historique")
+	b.Accessible("history-fr")
 }
 
 // Wake-up messages of all kinds of malice.
-func testWindowHostile(t *testing.T, c *chromium) {
+func testWindowHostile(t *testing.T, c *browsertest.Chromium) {
 	s := newWindowScene(t, newScene(t))
 	s.enroll()
 	good, err := s.shop.Initiation().Encode()
@@ -555,7 +541,7 @@ func testWindowHostile(t *testing.T, c *chromium) {
 		}
 		return []byte(strings.Join(out, ""))
 	}
-	b := c.open(t, "en")
+	b := c.Open(t, "en")
 	const script = `<script>alert(1)</script><img src=x onerror=alert(1)>"'` + "`"
 	for name, m := range map[string]struct {
 		message []byte
@@ -575,9 +561,9 @@ func testWindowHostile(t *testing.T, c *chromium) {
 		"not a message":           {[]byte("\x00\xff<html>"), "This is no order to pay"},
 	} {
 		_, address := s.ui("--open", s.message(m.message))
-		b.visit(address)
-		b.sees(m.want)
-		if b.eval(`document.querySelectorAll("main script, main img[src=x]").length > 0`) {
+		b.Visit(address)
+		b.Sees(m.want)
+		if b.Is(`document.querySelectorAll("main script, main img[src=x]").length > 0`) {
 			t.Errorf("%s: the page has what the message brought", name)
 		}
 	}
@@ -587,14 +573,14 @@ func testWindowHostile(t *testing.T, c *chromium) {
 	s.windows = nil
 	// Without --local no message leads to this computer, in whatever way it names it.
 	_, address := s.startUI()
-	b.visit(address)
-	b.sees("Your wallet")
+	b.Visit(address)
+	b.Sees("Your wallet")
 	for _, to := range []string{s.shop.URL, "http://localhost:631/", "http://[::1]:8080/", "http://0x7f.1/", "http://169.254.169.254/latest", "http://127.0.0.1.:9/"} {
 		_, address := s.startUI("--open", s.message(with("SET-URL", to)))
-		b.visit(address)
-		b.sees("This order points to your own computer")
+		b.Visit(address)
+		b.Sees("This order points to your own computer")
 	}
-	b.accessible("local")
+	b.Accessible("local")
 	s.wantPayments(0)
 	const acceptable = 3 // a script in its text, instalments, again and again
 	if n := s.shop.Count(set.PInitReqType); n != acceptable {

@@ -1,4 +1,7 @@
-package main
+// Package browsertest has a test do what a person does in a browser, and look at what the person sees.
+//
+// A tab fails its test when a page writes to the console, throws, or asks any host but those it may.
+package browsertest
 
 import (
 	"context"
@@ -27,10 +30,14 @@ const (
 	lookPause      = 20 * time.Millisecond
 )
 
-// chromium is the one that the tests of a process share. Every tab has cookies of its own.
-type chromium struct{ ctx context.Context }
+// Chromium is a browser that several tests can share. Every tab has cookies of its own.
+type Chromium struct {
+	ctx      context.Context
+	pictures string
+}
 
-func newChromium(t *testing.T) *chromium {
+// New starts a browser that ends with the test. Pictures have names that begin with pictures.
+func New(t *testing.T, pictures string) *Chromium {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.UserDataDir(t.TempDir()),
@@ -44,14 +51,16 @@ func newChromium(t *testing.T) *chromium {
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("start Chromium (make setup installs it): %v", err)
 	}
-	return &chromium{ctx}
+	return &Chromium{ctx, pictures}
 }
 
-// tab is a page that a person looks at.
-type tab struct {
-	t   *testing.T
-	ctx context.Context // of what is done in the tab, which ends in time
-	tab context.Context // of the tab
+// Tab is a page that a person looks at.
+type Tab struct {
+	t        *testing.T
+	browser  *Chromium
+	ctx      context.Context // of what is done in the tab, which ends in time
+	tab      context.Context // of the tab
+	language string
 
 	mu       sync.Mutex
 	own      map[string]bool // hosts that may be asked
@@ -60,29 +69,29 @@ type tab struct {
 	ending   bool // nobody need be there any more
 }
 
-// open opens a tab with cookies of its own.
-func (c *chromium) open(t *testing.T, language string) *tab {
+// Open opens a tab with cookies of its own.
+func (c *Chromium) Open(t *testing.T, language string) *Tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(c.ctx, chromedp.WithNewBrowserContext())
-	return newTab(t, ctx, cancel, language)
+	return c.newTab(t, ctx, cancel, language)
 }
 
-// second opens another tab of the same person.
-func (b *tab) second() *tab {
+// Second opens another tab of the same person.
+func (b *Tab) Second() *Tab {
 	b.t.Helper()
 	ctx, cancel := chromedp.NewContext(b.tab)
-	s := newTab(b.t, ctx, cancel, "en")
+	s := b.browser.newTab(b.t, ctx, cancel, b.language)
 	s.own = maps.Clone(b.own)
 	return s
 }
 
-func newTab(t *testing.T, ctx context.Context, cancel context.CancelFunc, language string) *tab {
+func (c *Chromium) newTab(t *testing.T, ctx context.Context, cancel context.CancelFunc, language string) *Tab {
 	t.Helper()
 	if err := chromedp.Do(ctx); err != nil { // opens the tab, which lives as long as this context
 		t.Fatal(err)
 	}
 	life, timeout := context.WithTimeout(ctx, browserTimeout)
-	b := &tab{t: t, ctx: life, tab: ctx, own: make(map[string]bool)}
+	b := &Tab{t: t, browser: c, ctx: life, tab: ctx, language: language, own: make(map[string]bool)}
 	if err := chromedp.Listen(ctx, b.note); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +107,7 @@ func newTab(t *testing.T, ctx context.Context, cancel context.CancelFunc, langua
 			t.Errorf("the browser says: %s", p)
 		}
 	})
-	b.do(
+	b.Do(
 		call(network.Enable, network.EnableParams{}), call(cdplog.Enable, cdp.Empty{}), call(cdpruntime.Enable, cdp.Empty{}),
 		call(emulation.SetUserAgentOverride, emulation.SetUserAgentOverrideParams{UserAgent: "test", AcceptLanguage: language}),
 		b.size(1280, 900, 1),
@@ -115,7 +124,7 @@ func call[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void
 }
 
 // note keeps what no page of the wallet may do.
-func (b *tab) note(event any) {
+func (b *Tab) note(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch e := event.(type) {
@@ -135,33 +144,34 @@ func (b *tab) note(event any) {
 	}
 }
 
-// allow lets requests go to a host, and expects no other.
-func (b *tab) allow(host string) {
+// Allow lets requests go to a host, and expects no other.
+func (b *Tab) Allow(host string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.own[host] = true
 }
 
-// end has requests fail from now on, because the wallet is about to be closed.
-func (b *tab) end() {
+// End has requests fail from now on, because the wallet is about to be closed.
+func (b *Tab) End() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ending = true
 }
 
-func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
+// Do does steps of chromedp's.
+func (b *Tab) Do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	if err := chromedp.Do(b.ctx, steps...); err != nil {
 		b.t.Fatalf("%v; the page is:\n%s", err, b.now())
 	}
 }
 
-func (b *tab) size(width, height int64, scale float64) chromedp.Action[chromedp.Void] {
+func (b *Tab) size(width, height int64, scale float64) chromedp.Action[chromedp.Void] {
 	return chromedp.EmulateViewport(width, height, chromedp.EmulateScale(scale))
 }
 
 // now is the text of the page, for a report.
-func (b *tab) now() string {
+func (b *Tab) now() string {
 	ctx, cancel := context.WithTimeout(b.tab, 5*time.Second)
 	defer cancel()
 	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`location.pathname.replace(/^.[A-Z0-9]{26}/, "") + "\n" + document.body.innerText`))
@@ -171,30 +181,30 @@ func (b *tab) now() string {
 	return text
 }
 
-// visit opens an address.
-func (b *tab) visit(address string) {
+// Visit opens an address.
+func (b *Tab) Visit(address string) {
 	b.t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.allow(u.Host)
+	b.Allow(u.Host)
 	// The first page goes on by itself, before the browser has taken notice of it.
 	if err := chromedp.Do(b.ctx, chromedp.Navigate(address)); err != nil && !strings.Contains(err.Error(), "net::ERR_ABORTED") {
 		b.t.Fatal(err)
 	}
 }
 
-// eval evaluates a truth, which may not be one while the page changes.
-func (b *tab) eval(expression string) bool {
+// Is evaluates a truth, which may not be one while the page changes.
+func (b *Tab) Is(expression string) bool {
 	ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
 	return err == nil && ok
 }
 
-// until waits for something to be true of the page.
-func (b *tab) until(expression string) {
+// Until waits for something to be true of the page.
+func (b *Tab) Until(expression string) {
 	b.t.Helper()
-	for !b.eval(expression) {
+	for !b.Is(expression) {
 		select {
 		case <-b.ctx.Done():
 			b.t.Fatalf("this never became true: %s; the page is:\n%s", expression, b.now())
@@ -203,57 +213,117 @@ func (b *tab) until(expression string) {
 	}
 }
 
-// sees waits for a text on the page.
-func (b *tab) sees(text string) {
+// Sees waits for a text on the page.
+func (b *Tab) Sees(text string) {
 	b.t.Helper()
 	quoted, _ := json.Marshal(text)
-	b.until(fmt.Sprintf(`document.body.innerText.includes(%s)`, quoted))
+	b.Until(fmt.Sprintf(`document.body.innerText.includes(%s)`, quoted))
 }
 
-func (b *tab) text() string {
+// Text is what stands on the page.
+func (b *Tab) Text() string {
 	b.t.Helper()
-	text, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.body.innerText`))
+	return Value[string](b, `document.body.innerText`)
+}
+
+// Address is that of the page.
+func (b *Tab) Address() string {
+	b.t.Helper()
+	address, err := chromedp.Run(b.ctx, chromedp.Location())
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return text
+	return address
 }
 
-// press presses the button with this text.
-func (b *tab) press(text string) {
+// Value is that of an expression, or of its promise.
+func Value[T any](b *Tab, expression string) T {
 	b.t.Helper()
-	find := b.button(text)
-	b.until(`!!` + find)
-	b.do(chromedp.Evaluate[chromedp.Void](find + `.click()`))
+	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("%s: %v; the page is:\n%s", expression, err, b.now())
+	}
+	return v
 }
 
-// button is the expression that finds a button or a link by its text.
-func (b *tab) button(text string) string {
+// Run runs a script on the page, and waits for its promise.
+func (b *Tab) Run(script string) {
+	b.t.Helper()
+	b.Do(chromedp.Evaluate[chromedp.Void](script, chromedp.EvalAwaitPromise))
+}
+
+// Type presses keys, one after the other.
+func (b *Tab) Type(keys string) {
+	b.t.Helper()
+	b.Do(chromedp.KeyEvent(keys))
+}
+
+// Reload loads the page anew.
+func (b *Tab) Reload() {
+	b.t.Helper()
+	b.Do(chromedp.Reload())
+}
+
+// Back presses the browser's back button.
+func (b *Tab) Back() {
+	b.t.Helper()
+	b.Do(chromedp.NavigateBack())
+}
+
+// Foreign says that the pages are those of others, which may do what they like.
+func (b *Tab) Foreign() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.foreign = true
+}
+
+// Press presses the button with this text.
+func (b *Tab) Press(text string) {
+	b.t.Helper()
+	find := b.Button(text)
+	b.Until(`!!` + find)
+	b.Run(find + `.click()`)
+}
+
+// Button is the expression that finds a button or a link by its text.
+func (b *Tab) Button(text string) string {
 	quoted, _ := json.Marshal(text)
 	return fmt.Sprintf(`[...document.querySelectorAll("button:not(:disabled), a")].find(e => e.innerText.trim().startsWith(%s))`, quoted)
 }
 
-// pin types a PIN where it is asked for and presses Enter.
-func (b *tab) pin(pin string) {
+// PIN types a PIN where it is asked for and presses Enter.
+func (b *Tab) PIN(pin string) {
 	b.t.Helper()
-	b.until(`document.activeElement?.id === "pin"`)
-	b.do(chromedp.KeyEvent(pin), chromedp.KeyEvent(kb.Enter))
+	b.Until(`document.activeElement?.id === "pin"`)
+	b.Type(pin + kb.Enter)
 }
 
-// accessible has axe-core look at the page, and the page fit at every size: as a whole, at 200 %, on a phone.
-func (b *tab) accessible(name string) {
+// Walk goes with the Tab key to what has this id or begins with this text. A button it presses.
+func (b *Tab) Walk(name string) {
+	b.t.Helper()
+	for range 60 {
+		b.Type(kb.Tab)
+		at := fmt.Sprintf(`(e => e.id === %q || e.tagName === "BUTTON" && e.innerText.trim().startsWith(%q))(document.activeElement)`, name, name)
+		if b.Is(at) {
+			if b.Is(`document.activeElement.tagName === "BUTTON"`) {
+				b.Type(" ")
+			}
+			return
+		}
+	}
+	b.t.Fatalf("the Tab key does not lead to %q:\n%s", name, b.now())
+}
+
+// Accessible has axe-core look at the page, and the page fit at every size: as a whole, at 200 %, on a phone.
+func (b *Tab) Accessible(name string) {
 	b.t.Helper()
 	axe, err := os.ReadFile("../../testdata/axe/axe.min.js")
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.do(chromedp.Evaluate[chromedp.Void](string(axe)))
-	found, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]string](
-		`axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations.map(v => v.id + ": " + v.nodes.map(n => n.html).join(" | ")))`,
-		chromedp.EvalAwaitPromise))
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	b.Run(string(axe))
+	found := Value[[]string](b,
+		`axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations.map(v => v.id + ": " + v.nodes.map(n => n.html).join(" | ")))`)
 	for _, f := range found {
 		b.t.Errorf("%s: %s", name, f)
 	}
@@ -261,8 +331,8 @@ func (b *tab) accessible(name string) {
 		width, height int64
 		scale         float64
 	}{{390, 844, 1}, {640, 450, 2}, {1280, 900, 1}} {
-		b.do(b.size(s.width, s.height, s.scale))
-		if !b.eval(`document.documentElement.scrollWidth <= innerWidth`) {
+		b.Do(b.size(s.width, s.height, s.scale))
+		if !b.Is(`document.documentElement.scrollWidth <= innerWidth`) {
 			b.t.Errorf("%s at %d px is wider than the screen", name, s.width)
 		}
 		b.shoot(fmt.Sprintf("%s-%d", name, s.width))
@@ -272,7 +342,7 @@ func (b *tab) accessible(name string) {
 // screenshotsEnv names the directory that gets pictures of the pages, if there is one.
 const screenshotsEnv = "SETKIT_SCREENSHOTS"
 
-func (b *tab) shoot(name string) {
+func (b *Tab) shoot(name string) {
 	b.t.Helper()
 	dir := os.Getenv(screenshotsEnv)
 	if dir == "" {
@@ -283,7 +353,7 @@ func (b *tab) shoot(name string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "wallet-"+name+".png"), png, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, b.browser.pictures+"-"+name+".png"), png, 0o644); err != nil {
 		b.t.Fatal(err)
 	}
 }
