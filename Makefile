@@ -1,4 +1,4 @@
-# make demo: sets up, runs a whole purchase on this machine, shows the receipt.
+# make demo: sets up, runs a whole purchase on this machine, shows the receipt and where to look around.
 # make test: sets up, runs every test with the race detector.
 
 SHELL := /bin/bash
@@ -47,7 +47,7 @@ build: setup
 	go build -trimpath -o bin/ ./cmd/...
 
 demo: build
-	bin/set-lab demo
+	bin/set-lab demo --keep
 
 test: setup browser
 	go vet ./...

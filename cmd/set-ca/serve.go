@@ -67,6 +67,7 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "paths", []string{"/cca", "/mca", "/pca"})
+	cli.Ready(c.Context, log)
 	return party.Serve(c.Context, ln, server.Handler(), ca.AnswerTimeout, func(ctx context.Context) error {
 		server.Run(ctx)
 		return nil

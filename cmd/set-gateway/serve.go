@@ -58,5 +58,6 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "acquirer", string(cfg.AcquirerBIN), "certificate", endpoint.SignCert.String())
+	cli.Ready(c.Context, log)
 	return party.Serve(c.Context, ln, g.Handler(), gateway.AnswerTimeout, learn(g.Run), log)
 }

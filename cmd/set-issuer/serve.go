@@ -64,6 +64,7 @@ func run(ctx context.Context, cfg *config, i *issuer.Issuer, log *slog.Logger) e
 		cancel()
 	}()
 	log.Info("serving", "iso8583", host.Addr().String(), "http", health.Addr().String())
+	cli.Ready(ctx, log)
 	err = i.Serve(ctx, host)
 
 	last, done := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)

@@ -105,9 +105,15 @@ func demo(c *urfave.Context) (err error) {
 		return err
 	}
 	p.print(out)
-	fmt.Fprintf(out, "\nSee who said what to whom, and who could read it:\n  %s ui --dir %s\n  %s trace --html -o purchase.html %s\n",
-		w.show("set-lab"), quote(w.dir), w.show("set-inspect"), quote(w.path(traceDir)))
+	fmt.Fprintf(out, "\nSee who said what to whom, and who could read it:\n")
+	if !c.Bool("keep") {
+		fmt.Fprintf(out, "  %s ui --dir %s\n", w.show("set-lab"), quote(w.dir))
+	}
+	fmt.Fprintf(out, "  %s trace --html -o purchase.html %s\n", w.show("set-inspect"), quote(w.path(traceDir)))
 	if c.Bool("keep") {
+		if err := w.startUI(c.Context); err != nil {
+			return err
+		}
 		if err := w.introduce(out); err != nil {
 			return err
 		}

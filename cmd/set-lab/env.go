@@ -29,19 +29,26 @@ func (w *world) introduce(out io.Writer) error {
 	if err := w.writeEnv(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\nThe world runs in %s\n", w.dir)
-	fmt.Fprintf(out, "  shop           %s\n", w.url("merchant"))
-	fmt.Fprintf(out, "  back office    http://%s as %s, password in %s\n", w.addr("office"), officeOperator, w.path("secrets", officePassword))
-	if w.showsUI() {
-		fmt.Fprintf(out, "  who saw what   http://%s/\n", w.addr(uiService))
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(out, "  %-15s "+format+"\n", append([]any{what}, args...)...)
 	}
-	fmt.Fprintf(out, "  card           export PCSCLITE_CSOCK_NAME=%s\n", w.socket())
-	fmt.Fprintf(out, "  card's PIN     %s\n", w.path("secrets", "card-pin"))
-	fmt.Fprintf(out, "  stop it with   set-lab down --dir %s\n", w.dir)
-	fmt.Fprintf(out, "\nBuy something in the shop's page and pay it, or look around, each in the party's own environment:\n")
-	fmt.Fprintf(out, "  (. %s; set-wallet pay %s/orders/ID/pay)\n", quote(w.path("env", "wallet")), w.url("merchant"))
+	in := func(party, command string) { fmt.Fprintf(out, "  (. %s; %s)\n", quote(w.path("env", party)), command) }
+	fmt.Fprintf(out, "\nThe world runs in %s\n", w.dir)
+	line("shop", "%s", w.url("merchant"))
+	line("back office", "http://%s as %s, password in %s", w.addr("office"), officeOperator, w.path("secrets", officePassword))
+	if w.showsUI() {
+		line("who saw what", "http://%s/", w.addr(uiService))
+	}
+	line("card", "export PCSCLITE_CSOCK_NAME=%s", w.socket())
+	line("card's PIN", "in %s", w.path("secrets", "card-pin"))
+	line("stop it with", "%s down --dir %s", w.show("set-lab"), quote(w.dir))
+	fmt.Fprint(out, "\nBuy something in the shop's page, and open in the wallet the file that \"Pay with card reader\" brings:\n")
+	in("wallet", "set-wallet ui --local --open FILE")
+	fmt.Fprint(out, "or pay an order without a browser:\n")
+	in("wallet", fmt.Sprintf("set-wallet pay %s/orders/ID/pay", w.url("merchant")))
+	fmt.Fprint(out, "Look around, each in the party's own environment:\n")
 	for _, l := range lookAround {
-		fmt.Fprintf(out, "  (. %s; %s)\n", quote(w.path("env", l.party)), l.command)
+		in(l.party, l.command)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func newApp() *urfave.App {
 					dir, bin,
 					&urfave.StringFlag{Name: "item", Value: "atlas", Usage: "`ITEM` of the catalogue to buy"},
 					&urfave.IntFlag{Name: "quantity", Value: 1, Usage: "how many `N` of it"},
-					&urfave.BoolFlag{Name: "keep", Usage: "leave the world running; set-lab down stops it"},
+					&urfave.BoolFlag{Name: "keep", Usage: "leave the world running, with the pages of set-lab ui; its addresses are shown, set-lab down stops it"},
 				},
 				Action: demo,
 			},

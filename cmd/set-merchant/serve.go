@@ -66,6 +66,7 @@ func serve(c *urfave.Context) (err error) {
 		return err
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "shop", cfg.BaseURL, "certificate", m.Endpoint.SignCert.String())
+	cli.Ready(c.Context, log)
 	return party.Serve(c.Context, ln, shop.Handler(), m.AnswerTimeout, learn(together(m.Run, beside)), log)
 }
 

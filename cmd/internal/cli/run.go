@@ -145,6 +145,7 @@ func prepare(app *urfave.App, out *heldWriter) {
 		},
 	})
 	app.EnableBashCompletion = true
+	app.Commands = append(app.Commands, completionCommand(app.Name))
 	app.ExitErrHandler = func(*urfave.Context, error) {} // Run alone decides how the process ends
 	app.OnUsageError = onUsageError(app.Name)
 	app.Action = action(app.Name, app.Action, len(app.Commands) > 0, out)

@@ -70,6 +70,9 @@ func TestRun(t *testing.T) {
 		{args: "nosuch", code: 2, stderr: "set-x: error: set-x has no command \"nosuch\": see set-x --help\n"},
 		{args: "keys nosuch", code: 2, stderr: "set-x: error: set-x keys has no command \"nosuch\": see set-x keys --help\n"},
 		{args: "keys", code: 2, stderr: "set-x: error: set-x keys needs a command: see set-x keys --help\n"},
+		{args: "completion fish", inStdout: "complete -c set-x -f -n"},
+		{args: "completion", code: 2, stderr: "set-x: error: name one shell: bash, fish, zsh\n"},
+		{args: "completion csh", code: 2, stderr: "set-x: error: name one shell: bash, fish, zsh\n"},
 		{args: "", code: 2, stderr: "set-x: error: set-x needs a command: see set-x --help\n"},
 	}
 	for _, tt := range tests {
