@@ -141,7 +141,7 @@ func (n *network) same(request, what string, now reply) {
 	n.mu.Unlock()
 	switch {
 	case !known:
-	case before.refused && !now.refused:
+	case before.refused && !now.refused && what != set.PInitReqType.String(): // which is right when the order can be paid meanwhile
 		n.accuse("%s: what was refused was done when it came again", what)
 	case !before.refused && before.answer != now.answer:
 		n.accuse("%s: another answer than before to the same request", what)

@@ -46,14 +46,24 @@ func TestMoneyIsConserved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { p = newPeople(t, out) }) // whose certificates are of a bubble's time
 	var told census
 	fewer(t)
-	rapid.Check(t, func(rt *rapid.T) {
-		var failure any
+	if err := flag.Set("rapid.v", "true"); err != nil { // the reporter is to have everything
+		t.Fatal(err)
+	}
+	r := &reporter{T: t}
+	rapid.Check(r, func(rt *rapid.T) {
+		var end any
+		r.lines = nil
 		synctest.Test(t, func(*testing.T) {
-			defer func() { failure = recover() }() // rapid's own ways to end a sequence must reach it on its goroutine
+			defer func() { end = recover() }() // rapid's own ways to end a sequence must reach it on its goroutine
 			p.sequence(rt, &told)
 		})
-		if failure != nil {
-			panic(failure)
+		switch {
+		case end == nil:
+		case fmt.Sprintf("%T", end) == "rapid.invalidData": // a sequence that cannot be: for rapid no failure, if it comes from another line
+			panic(end)
+		default:
+			r.fails(end)
+			panic(end)
 		}
 	})
 	t.Log(told.String())
@@ -73,6 +83,35 @@ func fewer(t *testing.T) {
 	}
 	if err := flag.Set("rapid.checks", strconv.Itoa(sequences)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// reporter is the test as rapid sees it. It shows what happened in the first sequence that fails, whatever becomes of
+// it when rapid tries it again and looks for a shorter one.
+type reporter struct {
+	*testing.T
+	mu    sync.Mutex
+	lines []string // of the sequence that runs
+	shown bool
+}
+
+func (r *reporter) Log(args ...any) { r.Logf("%s", fmt.Sprint(args...)) }
+
+func (r *reporter) Logf(format string, args ...any) {
+	r.Helper()
+	if r.shown {
+		r.T.Logf(format, args...)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(r.lines, fmt.Sprintf(format, args...))
+}
+
+func (r *reporter) fails(why any) {
+	if !r.shown {
+		r.shown = true
+		r.T.Logf("a sequence fails: %v\n%s", why, strings.Join(r.lines, "\n"))
 	}
 }
 
