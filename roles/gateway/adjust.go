@@ -125,15 +125,20 @@ func (l *ledger) addAdjustment(ctx context.Context, a set.Adjustment, r *record,
 	return l.addUncredit(ctx, r, entries[i], newBatch)
 }
 
-// standingCredit finds the first credit of an amount that was not taken back, -1 if there is none.
+// standingCredit finds the last credit of an amount that was not taken back, -1 if there is none. It is the one that a
+// merchant means who takes back what it did last, and may be in another batch than an earlier one.
 func standingCredit(entries []*entry, amount int64) int {
-	return slices.IndexFunc(entries, func(e *entry) bool { return e.kind == entryCredit && e.amount == amount && e.stands(entries) })
+	for i, e := range slices.Backward(entries) {
+		if e.kind == entryCredit && e.amount == amount && e.stands(entries) {
+			return i
+		}
+	}
+	return -1
 }
 
 // addUncapture takes the capture that stands back. It vanishes from its batch.
 func (l *ledger) addUncapture(r *record) *entry {
-	entries := l.entries[r.trace.RRN]
-	capture := entries[slices.IndexFunc(entries, func(e *entry) bool { return e.number == r.capture })]
+	capture := l.standingCapture(r)
 	r.capture = 0
 	return l.add(r, entry{kind: entryUncapture, undoes: capture.number, amount: capture.amount, place: place{batch: capture.place.batch}})
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/setkit/setkit/roles/set"
 )
 
-// judgement is what becomes of one item of a request about captures. Only on success there is an entry.
+// judgement is what becomes of one item of a request about captures. The entry is, on success, what was done; of a
+// duplicate, what had been done before.
 type judgement struct {
 	code   int // CapCode or CapRevOrCredCode
 	rrn    string
@@ -124,7 +125,7 @@ func (l *ledger) judgeCaptures(ctx context.Context, o *set.OpenedCapReq) ([]judg
 		if err != nil {
 			return nil, err
 		}
-		if j.entry == nil {
+		if j.code != int(set.CapSuccess) {
 			j.amount = set.CurrencyAmount{Currency: item.Item.CapPayload.CapReqAmt.Currency}
 		}
 		out = append(out, j)
@@ -154,7 +155,7 @@ func (l *ledger) judgeCapture(ctx context.Context, merchant set.MerchantID, item
 	}
 	before := *r
 	if refusal, err := stepped(r, set.StepCapture, amount); err != nil || refusal != nil {
-		return judgement{code: int(refusal.CapCode())}, err
+		return judgement{code: int(refusal.CapCode()), entry: l.standingCapture(r)}, err
 	}
 	e, code, err := l.addCapture(ctx, r, amount, item.Item.CapPayload.SaleDetail)
 	if err != nil || code != set.CapSuccess {
@@ -162,6 +163,17 @@ func (l *ledger) judgeCapture(ctx context.Context, merchant set.MerchantID, item
 		return judgement{code: int(code)}, err
 	}
 	return booked(e, asked, true), nil
+}
+
+// standingCapture gives the capture of an authorization, which tells the merchant in which batch it is; nil when there
+// is none.
+func (l *ledger) standingCapture(r *record) *entry {
+	entries := l.entries[r.trace.RRN]
+	i := slices.IndexFunc(entries, func(e *entry) bool { return e.kind == entryCapture && e.number == r.capture })
+	if i < 0 {
+		return nil
+	}
+	return entries[i]
 }
 
 // stepped takes an authorization one step on, or tells why not.

@@ -56,9 +56,9 @@ func must[T any](t *testing.T) func(T, error) T {
 // eventually waits for something that another goroutine does.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not seen in 10 s: %s", what)
+			t.Fatalf("not seen in a minute: %s", what)
 		}
 	}
 }

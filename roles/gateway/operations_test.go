@@ -674,6 +674,44 @@ func told(l *lab, least ...string) []string {
 	return least
 }
 
+// Who asks again for a capture, because no answer came, hears in which batch it is.
+func TestDuplicateCapture(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		o := l.order(t, l.merchant)
+		o.authorize(t, set.AuthApproved)
+		o.wantCapture(t, o.capture(price), set.CapSuccess)
+		again := o.capture(price)
+		_, response := o.wantCapture(t, again, set.CapDuplicateRequest)
+		got := must[*set.CapResData](t)(o.merchant.OpenCapRes(l.now(), again, response)).CapResItemSeq[0].CapResPayload
+		if got.BatchID == nil || *got.BatchID != 1 || got.BatchSequenceNum == nil || *got.BatchSequenceNum != 1 || got.CapAmt.Amount != 0 {
+			t.Errorf("the duplicate is answered by %+v", got)
+		}
+		l.wantAdjusted(t, set.CaptureReversal, o.adjusted(price, nil), set.CapRevOrCredSuccess)
+		o.wantCapture(t, o.capture(price), set.CapSuccess)
+	})
+}
+
+// Of two equal credits the last is undone: it leaves its own batch, and the batch of the first stays as it was closed.
+func TestEqualCredits(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		o := l.order(t, l.merchant)
+		o.authorize(t, set.AuthApproved)
+		o.wantCapture(t, o.capture(price), set.CapSuccess)
+		item := o.adjusted(price, ptr(usd(500)))
+		l.wantAdjusted(t, set.Credit, item, set.CapRevOrCredSuccess)
+		l.batch(t, &set.BatchRequest{BatchID: ptr(set.Natural(1)), Operation: ptr(set.BatchClose)}, set.BASuccess)
+		if in := l.wantAdjusted(t, set.Credit, item, set.CapRevOrCredSuccess).BatchID; in == nil || *in != 2 {
+			t.Fatalf("the second credit is in batch %v, want 2", in)
+		}
+		if got := l.wantAdjusted(t, set.CreditReversal, item, set.CapRevOrCredSuccess); *got.BatchID != 2 || got.BatchSequenceNum != nil {
+			t.Errorf("a credit is undone by %+v, want the one of batch 2 to be gone", got)
+		}
+		if got := l.batch(t, &set.BatchRequest{BatchID: ptr(set.Natural(2)), Summary: true}, set.BASuccess).BatchStatus.BatchDetails.BatchTotals; got.TransactionCountCredit != 0 || got.TransactionCountDebit != 0 {
+			t.Errorf("batch 2 has %+v, want nothing", got)
+		}
+	})
+}
+
 // Captures that come at the same time get numbers of their own in one batch.
 func TestCapturesAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, l *lab) {

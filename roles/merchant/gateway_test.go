@@ -68,8 +68,14 @@ type held struct {
 	pi       string
 	position set.Position
 	batch    set.Natural
-	item     set.Positive   // of its capture
-	credits  []set.Positive // items
+	item     set.Positive // of its capture
+	credits  []credit
+}
+
+// credit is an item of a batch.
+type credit struct {
+	item   set.Positive
+	amount set.CurrencyAmount
 }
 
 func newGateway(t *testing.T, e *set.Endpoint) *gateway {
@@ -426,9 +432,18 @@ func (g *gateway) adjustOne(a set.Adjustment, h *held, item set.OpenedAdjusted, 
 	step := map[set.Adjustment]set.Step{
 		set.CaptureReversal: set.StepUndoCapture, set.Credit: set.StepCredit, set.CreditReversal: set.StepUndoCredit,
 	}[a]
+	alike := -1 // the last
+	for i, c := range h.credits {
+		if c.amount.Equal(item.Amount) {
+			alike = i
+		}
+	}
 	next, err := h.position.After(step, item.Amount)
 	var refusal *set.StepError
 	switch {
+	case a == set.CreditReversal && alike < 0:
+		p.CapRevOrCredCode = set.CapRevOrCredOriginalNotFound
+		return
 	case errors.As(err, &refusal):
 		p.CapRevOrCredCode = refusal.CapRevOrCredCode()
 		return
@@ -446,12 +461,12 @@ func (g *gateway) adjustOne(a set.Adjustment, h *held, item set.OpenedAdjusted, 
 		n := g.put(h, item.Amount, set.AmtCredit, item.Item.AuthRRPID)
 		batch, h.batch = h.batch, captured
 		p.BatchSequenceNum = &n
-		h.credits = append(h.credits, n)
+		h.credits = append(h.credits, credit{n, item.Amount})
 	case set.CreditReversal:
 		id, _ := g.open()
 		batch = id
-		g.drop(id, h.credits[len(h.credits)-1])
-		h.credits = h.credits[:len(h.credits)-1]
+		g.drop(id, h.credits[alike].item)
+		h.credits = slices.Delete(h.credits, alike, alike+1)
 	}
 	p.BatchID = &batch
 }

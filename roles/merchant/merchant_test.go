@@ -348,6 +348,7 @@ func TestGatewayFails(t *testing.T) {
 				if status, _, _ := w.ask(t, "GET", "/orders/"+order.ID+"/pay", "*/*", "", ""); status != http.StatusConflict {
 					t.Errorf("initiation message meanwhile: status %d, want 409", status)
 				}
+				poll(t, "the gateway is asked", func() bool { return w.gateway.different() > 0 })
 				if d := w.gateway.different(); d != 1 {
 					t.Errorf("the gateway got %d different messages, want 1", d)
 				}

@@ -610,6 +610,31 @@ func TestRefundUnresolved(t *testing.T) {
 	})
 }
 
+// The undoing of one of two equal refunds, whose outcome is unknown, is for a person to look into: asked for anew it
+// could undo the other.
+func TestUndoRefundUnresolved(t *testing.T) {
+	eachManual(t, func(t *testing.T, w *world) {
+		op := w.operator(t)
+		for first, want := range map[int64]merchant.OperationState{500: merchant.OperationUnresolved, 400: merchant.OperationDone} {
+			o, _ := w.paid(t)
+			op.done(op.capture(o.ID, 0))
+			op.done(op.refund(o.ID, first))
+			op.done(op.refund(o.ID, 500))
+			before := w.gateway.did(set.CredRevReqType)
+			w.gateway.behave(lostAnswer)
+			asked := must[*merchant.Operation](t)(op.undoRefund(o.ID))
+			poll(t, "the refund is undone", func() bool { return w.gateway.did(set.CredRevReqType) > before })
+			w.gateway.behave(tooOldOnce)
+			if got := op.outcome(asked, nil); got.State != want {
+				t.Errorf("refunds of %d and 500, the last undone: %+v, want %s", first, got, want)
+			}
+			if at := w.gateway.positions(); at[len(at)-1].Credited.Amount != set.Natural(first) {
+				t.Errorf("the gateway has given back %v, want %d", at[len(at)-1].Credited, first)
+			}
+		}
+	})
+}
+
 func TestOperationsRefused(t *testing.T) {
 	eachManual(t, func(t *testing.T, w *world) {
 		op := w.operator(t)

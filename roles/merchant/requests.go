@@ -131,6 +131,13 @@ func (w work) notAuthorized(s *sale, a *authorization, code set.AuthCode, why st
 // late books that a request has got too old to be looked at.
 func (w work) late(rule lateRule) *operation {
 	w.state, w.Failure = OperationRefused, "the request has got too old for the gateway"
+	for _, i := range w.Items {
+		if s, a := w.item(i); w.confusable(a, i.Amount) {
+			a.Unknown, w.state = true, OperationUnresolved
+			s.Trouble = fmt.Sprintf("%s of %s: %s", w.kind, i.Total, w.Failure)
+			return nil
+		}
+	}
 	switch {
 	case rule == lateAnew:
 		return w.anew(w.now, w.kind)
@@ -140,17 +147,27 @@ func (w work) late(rule lateRule) *operation {
 		next.Items[0].Total = next.Items[0].Amount.String()
 		return next
 	}
-	// A refund cannot be told from another one of the same capture.
 	next := w.anew(w.now, KindUndoRefund)
 	next.Instead = true
-	for _, i := range w.Items {
-		if s, a := w.item(i); a.Position.Credited.Amount != 0 {
-			a.Unknown, w.state, next = true, OperationUnresolved, nil
-			s.Trouble = fmt.Sprintf("%s of %s: %s", w.kind, i.Total, w.Failure)
-			break
-		}
-	}
 	return next
+}
+
+// confusable tells whether the gateway could take what is asked next for something else that it did to the same
+// capture: it knows refunds by their amounts only.
+func (w work) confusable(a *authorization, amount set.CurrencyAmount) bool {
+	switch {
+	case w.kind == KindRefund:
+		return a.Position.Credited.Amount != 0
+	case w.kind == KindUndoRefund && !w.Instead:
+		alike := 0
+		for _, r := range a.Refunds {
+			if r.Undone == nil && r.Amount.Equal(amount) {
+				alike++
+			}
+		}
+		return alike > 1
+	}
+	return false
 }
 
 // distrustError tells that a gateway's certificate must not be relied on.

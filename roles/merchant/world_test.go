@@ -29,7 +29,7 @@ const (
 	secondPAN = "4111111111110002"
 
 	// eventually bounds every wait for something that happens in the background.
-	eventually = 10 * time.Second
+	eventually = time.Minute
 )
 
 // world is a merchant with its shop and database, a gateway in software, and whoever pays.
