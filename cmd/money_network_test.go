@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -65,6 +66,7 @@ type network struct {
 	answers map[string]reply
 	wrong   []string // what must not be
 	met     map[fate]int
+	ways    map[string]int // what messages are about, numbered
 }
 
 // reply is what a request got.
@@ -74,7 +76,31 @@ type reply struct {
 }
 
 func newNetwork(log func(string, ...any)) *network {
-	return &network{log: log, hosts: make(map[string]host), weather: make(map[wire][]fate), answers: make(map[string]reply), met: make(map[fate]int)}
+	return &network{log: log, hosts: make(map[string]host), weather: make(map[wire][]fate), answers: make(map[string]reply), met: make(map[fate]int), ways: make(map[string]int)}
+}
+
+// travel lets the time pass that a message takes. It differs between any two that may be sent at the same time, so
+// that each arrives when everybody has done with the one before: the same sequence goes the same way again. Only the
+// two copies of a message that is doubled arrive together.
+func (n *network) travel(what, sender, about string) {
+	h := fnv.New32()
+	fmt.Fprint(h, what, sender)
+	time.Sleep(time.Millisecond + time.Duration(h.Sum32()%100_000)) // who sends for the first time is numbered in this order
+	n.mu.Lock()
+	way, known := n.ways[about]
+	if !known {
+		way = len(n.ways) + 1
+		n.ways[about] = way
+	}
+	n.mu.Unlock()
+	time.Sleep(time.Duration(way) * 100 * time.Microsecond)
+	chance.at(time.Now())
+}
+
+// crash has a party crash, when it has done what it can do at this moment.
+func (n *network) crash(p *process) {
+	time.Sleep(time.Microsecond)
+	p.crash()
 }
 
 // heal makes everything arrive from now on.
@@ -165,11 +191,16 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	m := message{network: n, host: h, url: r.URL.String(), header: r.Header, octets: octets, what: w.Message.Type().String(), date: w.MessageHeader.Date}
+	sender, _ := r.Context().Value(senderKey{}).(*process)
+	name := ""
+	if sender != nil {
+		name = sender.name
+	}
+	n.travel(m.what, name, m.about(w.MessageHeader))
 	f := arrives
 	if w.Message.Type() != set.PCertReqType { // which moves no money, and is sent when a merchant starts
 		f = n.next(h.wire, m.what)
 	}
-	sender, _ := r.Context().Value(senderKey{}).(*process)
 	switch f {
 	case requestLost:
 		return nil, errLost
@@ -187,10 +218,10 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errLost
 	case senderCrash:
 		if sender != nil {
-			sender.crash()
+			n.crash(sender)
 		}
 	case receiverCrash:
-		h.process.crash()
+		n.crash(h.process)
 		return nil, errLost
 	}
 	return response, err
@@ -208,6 +239,14 @@ type message struct {
 	octets []byte
 	what   string
 	date   time.Time
+}
+
+// about names what a message is about.
+func (m message) about(h set.MessageHeader) string {
+	if h.MessageIDs != nil && h.MessageIDs.XID != nil {
+		return h.MessageIDs.XID.String()
+	}
+	return fmt.Sprintf("%x", *h.RRPID)
 }
 
 // deliver hands a message to its receiver.
@@ -242,16 +281,17 @@ type issuerWire struct {
 var _ gateway.Issuer = (*issuerWire)(nil)
 
 // carry takes one message to the issuer. name is the same for copies of a message, and empty where their answers may differ.
-func carry[A any](w *issuerWire, what, name string, ask func(context.Context) (A, error)) (A, error) {
+func carry[A any](w *issuerWire, what, about, name string, ask func(context.Context) (A, error)) (A, error) {
 	once := func() (answer A, err error) {
 		w.bank.visit(func() { answer, err = ask(context.Background()) })
 		if err == nil && name != "" {
 			w.same(what+name, what, reply{answer: fmt.Sprint(answer)})
 		}
-		w.log("%s: %s gets %v %v", toIssuer, what, answer, err)
+		w.log("%s: %s gets %.11s %v", toIssuer, what, fmt.Sprint(answer), err)
 		return answer, err
 	}
 	var none A
+	w.travel(what, gatewayHost, about)
 	f := w.next(toIssuer, what)
 	switch f {
 	case requestLost:
@@ -267,7 +307,7 @@ func carry[A any](w *issuerWire, what, name string, ask func(context.Context) (A
 	case answerLost:
 		return none, finnet.ErrNoReply
 	case senderCrash, receiverCrash: // the issuer itself does not crash
-		w.gateway.crash()
+		w.crash(w.gateway)
 	}
 	return answer, err
 }
@@ -275,27 +315,27 @@ func carry[A any](w *issuerWire, what, name string, ask func(context.Context) (A
 func (w *issuerWire) Authorize(_ context.Context, a *finnet.Authorization) (finnet.Answer, error) {
 	request := *a
 	request.PAN, request.TransStain = slices.Clone(a.PAN), slices.Clone(a.TransStain) // the gateway forgets them
-	return carry(w, "authorization", "", func(ctx context.Context) (finnet.Answer, error) { return w.bank.client.Authorize(ctx, &request) })
+	return carry(w, "authorization", a.RRN, "", func(ctx context.Context) (finnet.Answer, error) { return w.bank.client.Authorize(ctx, &request) })
 }
 
 func (w *issuerWire) Reverse(_ context.Context, r *finnet.Reversal) (finnet.ResponseCode, error) {
-	return carry(w, "reversal", fmt.Sprint(r.Trace), func(ctx context.Context) (finnet.ResponseCode, error) { return w.bank.client.Reverse(ctx, r) })
+	return carry(w, "reversal", r.RRN, fmt.Sprint(r.Trace), func(ctx context.Context) (finnet.ResponseCode, error) { return w.bank.client.Reverse(ctx, r) })
 }
 
 func (w *issuerWire) Clear(_ context.Context, c *finnet.Clearing) (finnet.ResponseCode, error) {
-	return carry(w, "clearing", fmt.Sprint(c.Trace), func(ctx context.Context) (finnet.ResponseCode, error) { return w.bank.client.Clear(ctx, c) })
+	return carry(w, "clearing", c.RRN, fmt.Sprint(c.Trace), func(ctx context.Context) (finnet.ResponseCode, error) { return w.bank.client.Clear(ctx, c) })
 }
 
 func (w *issuerWire) Refund(_ context.Context, r *finnet.Refund) (finnet.ResponseCode, error) {
-	return carry(w, "refund", fmt.Sprint(r.Trace), func(ctx context.Context) (finnet.ResponseCode, error) { return w.bank.client.Refund(ctx, r) })
+	return carry(w, "refund", r.RRN, fmt.Sprint(r.Trace), func(ctx context.Context) (finnet.ResponseCode, error) { return w.bank.client.Refund(ctx, r) })
 }
 
 func (w *issuerWire) Withdraw(_ context.Context, d *finnet.Withdrawal) (finnet.ResponseCode, error) {
-	return carry(w, "withdrawal", fmt.Sprint(d.Trace), func(ctx context.Context) (finnet.ResponseCode, error) { return w.bank.client.Withdraw(ctx, d) })
+	return carry(w, "withdrawal", d.RRN, fmt.Sprint(d.Trace), func(ctx context.Context) (finnet.ResponseCode, error) { return w.bank.client.Withdraw(ctx, d) })
 }
 
 func (w *issuerWire) Reconcile(_ context.Context, r *finnet.Reconciliation) (finnet.Balance, error) {
-	return carry(w, "reconciliation", "", func(ctx context.Context) (finnet.Balance, error) { return w.bank.client.Reconcile(ctx, r) })
+	return carry(w, "reconciliation", "", "", func(ctx context.Context) (finnet.Balance, error) { return w.bank.client.Reconcile(ctx, r) })
 }
 
 func (w *issuerWire) Echo(context.Context) error { return nil }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	mathrand "math/rand/v2" // spreads pauses, hides nothing
 	"slices"
 	"strings"
 	"sync"
@@ -301,5 +300,5 @@ func setLeased(ctx context.Context, tx *sql.Tx, job Job, query string, args ...a
 
 func jobPause(attempt int) time.Duration {
 	p := min(jobPauseMin<<min(attempt-1, 10), jobPauseMax)
-	return p/2 + mathrand.N(p/2+1)
+	return p/2 + spread(p/2)
 }

@@ -2,9 +2,10 @@ package sqldb
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
+	"encoding/binary"
 	"fmt"
-	"math/rand/v2" // spreads pauses, hides nothing
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -89,8 +90,16 @@ func (d *DB) View(ctx context.Context, fn func(tx *sql.Tx) error) error {
 // retryPause grows with the attempt and is spread at random, so that transactions that met once do not
 // meet again.
 func retryPause(attempt int) time.Duration {
-	ms := min(retryPauseMinMs<<min(attempt, retryDoublingMax), retryPauseMaxMs)
-	return time.Duration(ms/2+rand.IntN(ms)) * time.Millisecond
+	p := time.Duration(min(retryPauseMinMs<<min(attempt, retryDoublingMax), retryPauseMaxMs)) * time.Millisecond
+	return p/2 + spread(p)
+}
+
+// spread gives a part of a pause. It comes from the same source as identifiers, so that whoever seeds that, in a
+// test, seeds everything.
+func spread(d time.Duration) time.Duration {
+	var b [8]byte
+	rand.Read(b[:])
+	return time.Duration(binary.LittleEndian.Uint64(b[:]) % uint64(d))
 }
 
 func wait(ctx context.Context, d time.Duration) error {
