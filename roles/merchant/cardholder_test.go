@@ -178,6 +178,13 @@ func TestTerms(t *testing.T) {
 			t.Errorf("initiation message: %+v, %s", r, init.Order)
 		}
 	})
+	for terms, want := range map[merchant.Terms]string{
+		"": "", "install 3": "Paid in 3 instalments.", "recur 1 20301231": "Paid every day until 2030-12-31.",
+	} {
+		if got := terms.Text(); got != want {
+			t.Errorf("terms %q are told as %q, want %q", terms, got, want)
+		}
+	}
 	w := newWorld(t, "")
 	w.config.BaseURL = "http://shop.example"
 	for _, terms := range []merchant.Terms{"install 1", "install 1001", "install 02", "recur 0 20301231", "recur 301 20301231", "recur 1 20301301", "never", "install"} {

@@ -19,7 +19,7 @@ import (
 const captureItemsMax = 50
 
 // change gives one order and its sale to fn, which begins an operation or refuses it with a reason.
-func (s *Store) change(ctx context.Context, orderID, command string, fn func(o *Order, sl *sale) (*operation, error)) (*Operation, error) {
+func (s *Store) change(ctx context.Context, now time.Time, orderID, command string, fn func(o *Order, sl *sale) (*operation, error)) (*Operation, error) {
 	var op *operation
 	err := s.db.Tx(ctx, func(tx *sql.Tx) error {
 		o, err := one(ctx, tx, `WHERE o.id = $1`, orderID)
@@ -28,7 +28,7 @@ func (s *Store) change(ctx context.Context, orderID, command string, fn func(o *
 		}
 		sl := o.sale
 		refuse := func(reason string) error {
-			return &OrderError{Number: o.Number, State: o.State, Command: command, Reason: reason, Possible: sl.possible()}
+			return &OrderError{Number: o.Number, State: o.State, Command: command, Reason: reason, Possible: sl.possible(now)}
 		}
 		switch {
 		case sl == nil || sl.state != saleTaken:
@@ -91,7 +91,7 @@ func (o *operation) share(sl *sale, from []*authorization, minor int64, most fun
 // Capture captures what is authorized of an order and not captured yet: the amount, or all of it when that is
 // 0. What is left of an authorization after its capture is given up.
 func (s *Store) Capture(ctx context.Context, now time.Time, orderID string, amount int64) (*Operation, error) {
-	return s.change(ctx, orderID, "capture", func(_ *Order, sl *sale) (*operation, error) {
+	return s.change(ctx, now, orderID, "capture", func(_ *Order, sl *sale) (*operation, error) {
 		open := sl.open()
 		if len(open) == 0 {
 			return nil, refusal("nothing is authorized that is not captured")
@@ -144,7 +144,7 @@ func (s *Store) CaptureAll(ctx context.Context, now time.Time) (views []*Operati
 // Void undoes the captures of an order whose batch is still open, or else takes its authorizations back. So an
 // order that is captured is authorized after the first Void, and voided after the second.
 func (s *Store) Void(ctx context.Context, now time.Time, orderID string) (*Operation, error) {
-	return s.change(ctx, orderID, "void", func(_ *Order, sl *sale) (*operation, error) {
+	return s.change(ctx, now, orderID, "void", func(_ *Order, sl *sale) (*operation, error) {
 		if undoable := sl.undoable(); len(undoable) > 0 {
 			op := newOperation(KindUncapture, now, sl.Sale.BrandID)
 			for _, a := range undoable {
@@ -181,7 +181,7 @@ func (s *sale) reverseNewest(now time.Time) *operation {
 
 // Reverse lowers the newest authorization that is not captured to an amount.
 func (s *Store) Reverse(ctx context.Context, now time.Time, orderID string, to int64) (*Operation, error) {
-	return s.change(ctx, orderID, "reverse", func(_ *Order, sl *sale) (*operation, error) {
+	return s.change(ctx, now, orderID, "reverse", func(_ *Order, sl *sale) (*operation, error) {
 		op := sl.reverseNewest(now)
 		if op == nil {
 			return nil, refusal("nothing is authorized that is not captured")
@@ -198,7 +198,7 @@ func (s *Store) Reverse(ctx context.Context, now time.Time, orderID string, to i
 
 // Refund gives back an amount of what was captured of an order, or all that is left of it when that is 0.
 func (s *Store) Refund(ctx context.Context, now time.Time, orderID string, amount int64) (*Operation, error) {
-	return s.change(ctx, orderID, "refund", func(_ *Order, sl *sale) (*operation, error) {
+	return s.change(ctx, now, orderID, "refund", func(_ *Order, sl *sale) (*operation, error) {
 		refundable := sl.refundable()
 		if len(refundable) == 0 {
 			return nil, refusal("nothing is captured that was not given back")
@@ -214,7 +214,7 @@ func (s *Store) Refund(ctx context.Context, now time.Time, orderID string, amoun
 
 // UndoRefund takes back the last refund of an order that stands.
 func (s *Store) UndoRefund(ctx context.Context, now time.Time, orderID string) (*Operation, error) {
-	return s.change(ctx, orderID, "undo-refund", func(_ *Order, sl *sale) (*operation, error) {
+	return s.change(ctx, now, orderID, "undo-refund", func(_ *Order, sl *sale) (*operation, error) {
 		last := sl.lastRefund()
 		if len(last) == 0 {
 			return nil, refusal("there is no refund that stands")
@@ -232,7 +232,7 @@ func (s *Store) UndoRefund(ctx context.Context, now time.Time, orderID string) (
 // Ship authorizes the amount of one shipment of an order in several. With last, or when nothing of the order
 // is left, no more can follow.
 func (s *Store) Ship(ctx context.Context, now time.Time, orderID string, amount int64, last bool) (*Operation, error) {
-	return s.change(ctx, orderID, "ship", func(_ *Order, sl *sale) (*operation, error) {
+	return s.change(ctx, now, orderID, "ship", func(_ *Order, sl *sale) (*operation, error) {
 		rest := sl.rest()
 		ship := set.CurrencyAmount{Currency: rest.Currency, Amount: set.Natural(amount), AmtExp10: sl.Sale.PurchAmt.AmtExp10}
 		order, _ := ship.Cmp(rest)
@@ -252,7 +252,7 @@ func (s *Store) Ship(ctx context.Context, now time.Time, orderID string, amount 
 
 // Charge authorizes the next instalment or recurring payment of an order.
 func (s *Store) Charge(ctx context.Context, now time.Time, orderID string) (*Operation, error) {
-	return s.change(ctx, orderID, "charge", func(_ *Order, sl *sale) (*operation, error) {
+	return s.change(ctx, now, orderID, "charge", func(_ *Order, sl *sale) (*operation, error) {
 		d := sl.Sale.InstallRecurData
 		switch {
 		case d == nil:
@@ -261,7 +261,7 @@ func (s *Store) Charge(ctx context.Context, now time.Time, orderID string) (*Ope
 			return nil, refusal(fmt.Sprintf("all its %d instalments are authorized", *d.InstallRecurInd.InstallTotalTrans))
 		}
 		if r := d.InstallRecurInd.Recurring; r != nil {
-			if now.After(r.RecurringExpiry) {
+			if sl.lapsed(now) {
 				return nil, refusal(fmt.Sprintf("its last day was %s", r.RecurringExpiry.Format(time.DateOnly)))
 			}
 			if due := sl.due(); now.Before(due) {
@@ -270,6 +270,12 @@ func (s *Store) Charge(ctx context.Context, now time.Time, orderID string) (*Ope
 		}
 		return sl.authorize(now, sl.nextPayment(), false), nil
 	})
+}
+
+// lapsed tells whether the last day of recurring payments is over.
+func (s *sale) lapsed(now time.Time) bool {
+	d := s.Sale.InstallRecurData
+	return d != nil && d.InstallRecurInd.Recurring != nil && now.After(d.InstallRecurInd.Recurring.RecurringExpiry)
 }
 
 // due is when the next recurring payment may be asked for.

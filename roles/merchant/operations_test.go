@@ -428,6 +428,9 @@ func TestRecurringPayments(t *testing.T) {
 		// After the last day.
 		_, err := w.config.Store.Charge(t.Context(), time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC), order.ID)
 		op.refused("its last day was 2030-12-31", nil, err)
+		if e, ok := errors.AsType[*merchant.OrderError](err); !ok || slices.Contains(e.Possible, "charge") {
+			t.Errorf("after the last day: %v", err)
+		}
 	})
 }
 

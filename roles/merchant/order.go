@@ -111,7 +111,7 @@ type RefundRow struct {
 }
 
 func (s *sale) payment(pending Kind) *Payment {
-	p := &Payment{XID: s.xid, Pending: pending, Trouble: s.Trouble, Possible: s.possible()}
+	p := &Payment{XID: s.xid, Pending: pending, Trouble: s.Trouble, Possible: s.possible(time.Now())}
 	authorized, captured, refunded := s.sums()
 	p.AuthorizedAmount, p.CapturedAmount, p.RefundedAmount = money(authorized), money(captured), money(refunded)
 	for _, a := range s.Authorizations {

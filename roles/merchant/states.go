@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/setkit/setkit/roles/set"
 )
@@ -120,7 +121,7 @@ func (e *OrderError) Error() string {
 }
 
 // possible lists the commands that an order allows now, as far as its own books tell.
-func (s *sale) possible() []string {
+func (s *sale) possible(now time.Time) []string {
 	if s == nil || s.pending != "" || s.state != saleTaken || s.unresolved() {
 		return nil
 	}
@@ -138,7 +139,7 @@ func (s *sale) possible() []string {
 		{"refund", len(s.refundable()) > 0},
 		{"undo-refund", len(s.lastRefund()) > 0},
 		{"ship", s.Split && !s.complete()},
-		{"charge", s.Sale.InstallRecurData != nil && !s.complete()},
+		{"charge", s.Sale.InstallRecurData != nil && !s.complete() && !s.lapsed(now)},
 	} {
 		if c.holds {
 			out = append(out, c.command)

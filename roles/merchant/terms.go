@@ -54,9 +54,6 @@ func (t Terms) Text() string {
 		return "Each shipment is paid by itself."
 	case d == nil:
 		return ""
-	case d.InstallRecurInd.InstallTotalTrans != nil:
-		return fmt.Sprintf("Paid in %d instalments.", *d.InstallRecurInd.InstallTotalTrans)
 	}
-	r := d.InstallRecurInd.Recurring
-	return fmt.Sprintf("Paid every %d days until %s.", r.RecurringFrequency, r.RecurringExpiry.Format(time.DateOnly))
+	return "Paid " + d.Text() + "."
 }

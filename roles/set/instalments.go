@@ -30,7 +30,11 @@ func RecurringPayments(days int, last time.Time) *InstallRecurData {
 func (d *InstallRecurData) Text() string {
 	switch r := d.recurring(); {
 	case r != nil:
-		return fmt.Sprintf("every %d days until %s", r.RecurringFrequency, r.RecurringExpiry.UTC().Format(time.DateOnly))
+		often := "day"
+		if r.RecurringFrequency != 1 {
+			often = fmt.Sprintf("%d days", r.RecurringFrequency)
+		}
+		return fmt.Sprintf("every %s until %s", often, r.RecurringExpiry.UTC().Format(time.DateOnly))
 	case d.instalments() != nil:
 		return fmt.Sprintf("in %d instalments", *d.instalments())
 	}
