@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
@@ -254,8 +255,11 @@ func (m *Merchant) openBatchAdminRes(w work, answer []byte) (booking, error) {
 		}
 		if s := res.BAStatus; s != nil && *s != set.BASuccess && !w.doneBefore(*s) {
 			w.state, w.Failure = OperationRefused, fmt.Sprintf("%s of batch %d: %v", w.Batch.Operation, res.BatchID, *s)
-			if *s == set.BATotalsOutOfBalance {
+			switch {
+			case *s == set.BATotalsOutOfBalance:
 				w.Failure += w.Report.imbalance()
+			case w.Batch.Operation == BatchPurge && w.Repeats > 0: // perhaps the batch was purged first and then closed by the acquirer
+				w.state = OperationUnresolved
 			}
 		}
 		return nil
@@ -320,7 +324,8 @@ func (s *Store) bookBatch(ctx context.Context, tx *sql.Tx, w work) error {
 		return nil
 	}
 	purged := q.Operation == BatchPurge && w.state == OperationDone
-	if closed := r.Closed != nil || q.Operation == BatchClose && w.state == OperationDone; !closed && !purged {
+	doubtful := w.state == OperationUnresolved
+	if closed := r.Closed != nil || q.Operation == BatchClose && w.state == OperationDone; !closed && !purged && !doubtful {
 		return nil
 	}
 	rows, err := tx.QueryContext(ctx, `SELECT DISTINCT xid FROM batch_item WHERE batch = $1`, r.Batch)
@@ -345,11 +350,14 @@ func (s *Store) bookBatch(ctx context.Context, tx *sql.Tx, w work) error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case !purged:
-			sl.settle(set.Natural(r.Batch))
-		case q.Brand == "" || q.Brand.Matches(sl.Sale.BrandID):
-			sl.purge(set.Natural(r.Batch), w.second())
+		named := q.Brand == "" || q.Brand.Matches(sl.Sale.BrandID)
+		switch batch := set.Natural(r.Batch); {
+		case purged && named:
+			sl.purge(batch, w.second())
+		case doubtful && named:
+			sl.doubt(batch, w.Failure)
+		case !purged && !doubtful:
+			sl.settle(batch)
 		}
 		if err := errors.Join(s.saveSale(ctx, tx, sl), keepBatchItems(ctx, tx, sl)); err != nil {
 			return err
@@ -363,6 +371,17 @@ func (s *sale) settle(batch set.Natural) {
 	for _, a := range s.Authorizations {
 		if c := a.Capture; a.Position.Captured.Amount > 0 && !a.Position.Settled && c.Batch != nil && *c.Batch == batch {
 			s.step(a, set.StepSettle, set.CurrencyAmount{})
+		}
+	}
+}
+
+// doubt books that nobody knows whether a batch was purged before it was closed.
+func (s *sale) doubt(batch set.Natural, why string) {
+	for _, a := range s.Authorizations {
+		refunded := slices.ContainsFunc(a.Refunds, func(r *refund) bool { return r.Undone == nil && r.Batch != nil && *r.Batch == batch })
+		c := a.Capture
+		if refunded || a.Position.Captured.Amount > 0 && !a.Position.Settled && c.Batch != nil && *c.Batch == batch {
+			a.Unknown, a.Failure, s.Trouble = true, why, why
 		}
 	}
 }

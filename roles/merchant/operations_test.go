@@ -881,3 +881,56 @@ func TestPurgeUnanswered(t *testing.T) {
 		w.wantMoney(t, second.ID, merchant.OrderCaptured, 4250, 4250, 0)
 	})
 }
+
+// A purge may have been processed though its answer was lost, and what it was about is not asked of anybody any more:
+// the acquirer has closed the batch.
+func TestPurgeUnresolved(t *testing.T) {
+	eachManual(t, func(t *testing.T, w *world) {
+		op := w.operator(t)
+		seven := int64(7)
+		op.done(op.batch(merchant.BatchQuery{Operation: merchant.BatchOpen, Batch: &seven}))
+		o, _ := w.paid(t)
+		op.done(op.capture(o.ID, 0))
+
+		w.gateway.behave(lostAnswer)
+		before := w.gateway.did(set.BatchAdminReqType)
+		purge := must[*merchant.Operation](t)(op.batch(merchant.BatchQuery{Operation: merchant.BatchPurge, Batch: &seven}))
+		poll(t, "the batch is purged", func() bool { return w.gateway.did(set.BatchAdminReqType) > before })
+		w.gateway.set(func() {
+			w.gateway.close(set.Natural(seven), set.ClosedByAcquirer)
+			w.gateway.behaviour = tooOldOnce
+		})
+		if got := op.outcome(purge, nil); got.State != merchant.OperationUnresolved || !strings.Contains(got.Failure, "unknownBatchID") {
+			t.Errorf("the purge: %+v", got)
+		}
+		w.await(t, o.ID, merchant.OrderUnresolved)
+		op.refused("acquirer", nil, second(op.refund(o.ID, 0)))
+
+		// One that was never repeated is refused, and that is that.
+		o, _ = w.paid(t)
+		op.done(op.capture(o.ID, 0))
+		if got := op.outcome(op.batch(merchant.BatchQuery{Operation: merchant.BatchPurge, Batch: &seven})); got.State != merchant.OperationRefused {
+			t.Errorf("a purge of a closed batch: %+v", got)
+		}
+		w.wantMoney(t, o.ID, merchant.OrderCaptured, 4250, 4250, 0)
+	})
+}
+
+// What the gateway refuses as a whole may have been done by an earlier request for the same, which got too old.
+func TestRefusedAnew(t *testing.T) {
+	eachManual(t, func(t *testing.T, w *world) {
+		op := w.operator(t)
+		o, _ := w.paid(t)
+		w.gateway.behave(lostAnswer)
+		before := w.gateway.did(set.CapReqType)
+		capture := must[*merchant.Operation](t)(op.capture(o.ID, 0))
+		poll(t, "it is captured", func() bool { return w.gateway.did(set.CapReqType) > before })
+		w.gateway.behave(tooOld)
+		poll(t, "it is too old", func() bool { return bytes.Contains(w.log.Bytes(), []byte("request has got too old")) })
+		w.gateway.behave(refuse)
+		if got := op.outcome(capture, nil); got.State != merchant.OperationUnresolved {
+			t.Errorf("the capture: %+v", got)
+		}
+		w.await(t, o.ID, merchant.OrderUnresolved)
+	})
+}

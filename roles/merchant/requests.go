@@ -102,7 +102,8 @@ func (w work) refuse(i int, code string) {
 	w.sales[item.XID].Trouble = fmt.Sprintf("%s of %s: %s", w.kind, item.Total, code)
 }
 
-// fail books that the gateway refused the request as a whole: nothing of it was done.
+// fail books that the gateway refused the request as a whole: nothing of it was done, unless by an earlier request for
+// the same.
 func (w work) fail(why string) {
 	w.state, w.Failure = OperationRefused, why
 	for _, i := range w.Items {
@@ -114,6 +115,8 @@ func (w work) fail(why string) {
 			a.Failure = why
 		case w.kind == KindAuthorize:
 			w.notAuthorized(s, a, set.AuthUnspecifiedFailure, why)
+		case w.Repeats > 0:
+			w.doubt(a, true)
 		case w.kind == KindCapture:
 			a.Capture = &capture{Operation: w.id, At: w.second(), Code: set.CapUnspecifiedFailure, Failure: why}
 		}
