@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	mathrand "math/rand/v2"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ func replayable(t *testing.T) *reporter {
 	given := make(map[string]bool)
 	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	set := func(name, value string) {
-		if given[name] {
+		if _, env := os.LookupEnv(strings.ToUpper(strings.ReplaceAll(name, ".", "_"))); env || given[name] {
 			return
 		}
 		before := flag.Lookup(name).Value.String()
