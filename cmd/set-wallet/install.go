@@ -64,9 +64,13 @@ func aboutCommand() *urfave.Command {
 }
 
 func install(c *urfave.Context) error {
-	fingerprint, err := parseFingerprint(c.String("fingerprint"))
-	if err != nil {
-		return cli.Usage(fmt.Errorf("--fingerprint: %w", err))
+	var fingerprint *pki.Digest
+	if text := c.String("fingerprint"); text != "" {
+		d, err := bundle.ParseFingerprint(text)
+		if err != nil {
+			return cli.Usage(fmt.Errorf("--fingerprint: %w", err))
+		}
+		fingerprint = &d
 	}
 	file, err := readBundle(c, c.Args().First())
 	if err != nil {
@@ -108,20 +112,11 @@ func (t terminal) trust(ctx context.Context, s *bundle.Signed) (bool, error) {
 	return t.confirm(ctx, "Does the letter have the same fingerprint?")
 }
 
-// parseFingerprint reads a fingerprint as a person types it; nil for none.
-func parseFingerprint(text string) (*pki.Digest, error) {
-	digits := strings.NewReplacer(" ", "", ":", "").Replace(text)
-	if digits == "" {
-		return nil, nil
-	}
-	var d pki.Digest
-	return &d, d.UnmarshalText([]byte(digits))
-}
-
 // readBundle reads a bundle from a file or a server, whole or not at all.
 func readBundle(c *urfave.Context, from string) ([]byte, error) {
 	if strings.HasPrefix(from, "http://") || strings.HasPrefix(from, "https://") {
-		return downloadBundle(c, from)
+		defer time.AfterFunc(noticeAfter, func() { waiting(c)(from) }).Stop()
+		return downloadBundle(c.Context, http.DefaultTransport, from)
 	}
 	f, err := os.Open(from)
 	if err != nil {
@@ -137,16 +132,15 @@ func readBundle(c *urfave.Context, from string) ([]byte, error) {
 
 // downloadBundle gets a bundle over HTTP. What the server says of it is not asked for: its signature tells
 // a bundle from anything else.
-func downloadBundle(c *urfave.Context, url string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(c.Context, downloadTimeout)
+func downloadBundle(ctx context.Context, transport http.RoundTripper, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, downloadTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, cli.Usage(fmt.Errorf("wallet bundle: %w", err))
 	}
 	req.Header.Set("Accept", bundle.MediaType)
-	defer time.AfterFunc(noticeAfter, func() { waiting(c)(url) }).Stop()
-	res, err := (&http.Client{CheckRedirect: followBundle}).Do(req)
+	res, err := (&http.Client{Transport: transport, CheckRedirect: followBundle}).Do(req)
 	if errors.Is(err, errRedirect) {
 		return nil, fmt.Errorf("wallet bundle: %w", err)
 	}
@@ -158,7 +152,7 @@ func downloadBundle(c *urfave.Context, url string) ([]byte, error) {
 	case res.StatusCode >= 500:
 		return nil, &sethttp.UnreachableError{URL: url, Err: errors.New(res.Status)}
 	case res.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s gives no wallet bundle: HTTP status %s", url, res.Status)
+		return nil, fmt.Errorf("%s gives %w: HTTP status %s", url, errNoBundle, res.Status)
 	}
 	b, err := io.ReadAll(io.LimitReader(res.Body, bundle.SizeMax+1))
 	if err != nil {
@@ -167,7 +161,10 @@ func downloadBundle(c *urfave.Context, url string) ([]byte, error) {
 	return b, nil
 }
 
-var errRedirect = errors.New("redirected")
+var (
+	errNoBundle = errors.New("no wallet bundle")
+	errRedirect = errors.New("redirected")
+)
 
 func followBundle(req *http.Request, via []*http.Request) error {
 	switch {

@@ -102,10 +102,11 @@ func ui(c *urfave.Context) error {
 
 // newWindow opens the wallet in every language and puts the window together.
 func newWindow(ctx context.Context, c *urfave.Context, dir string, hosts []string, stop func()) (*web.Window, func(), error) {
-	client := &sethttp.Client{}
+	transport := http.DefaultTransport
 	if !c.Bool("local") {
-		client.Transport = publicTransport()
+		transport = publicTransport()
 	}
+	client := &sethttp.Client{Transport: transport}
 	wallets := make(map[set.Language]*wallet.Wallet)
 	closeWallets := func() {
 		for _, w := range wallets {
@@ -122,6 +123,7 @@ func newWindow(ctx context.Context, c *urfave.Context, dir string, hosts []strin
 	}
 	w, err := web.New(web.Config{
 		Wallets: wallets, Devices: newDevices(ctx, c), Explain: explain, LocalPeers: c.Bool("local"), Dir: dir, Quit: stop,
+		Download: func(ctx context.Context, url string) ([]byte, error) { return downloadBundle(ctx, transport, url) },
 	}, hosts...)
 	if err != nil {
 		closeWallets()

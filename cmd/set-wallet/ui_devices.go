@@ -203,3 +203,73 @@ func prepare(ctx context.Context, c *connection, p web.Person, reason string, e 
 	}
 	return card, nil
 }
+
+// SetPIN gives the card in the reader a new PIN.
+func (d *devices) SetPIN(ctx context.Context, reader string, unblock bool, p web.Person) (string, error) {
+	c, err := d.finder(p).connect(ctx, reader)
+	if err != nil {
+		return "", notThere(err)
+	}
+	defer c.close()
+	set := pinSetting{card: c.piv, reference: "PIN", change: (*piv.Tx).ChangePIN, onPad: (*piv.Tx).ChangePINOnPad}
+	if unblock {
+		set.reference, set.change, set.onPad = "PUK", (*piv.Tx).UnblockPIN, (*piv.Tx).UnblockPINOnPad
+	}
+	return c.serial, notThere(set.run(ctx, c.serial, p))
+}
+
+// pinSetting is a way to set the PIN of a card.
+type pinSetting struct {
+	card      *piv.Card
+	reference string // what proves the right to
+	change    func(tx *piv.Tx, proof, pin []byte) error
+	onPad     func(tx *piv.Tx) error
+}
+
+// run looks at the tries before it asks for anything.
+func (s pinSetting) run(ctx context.Context, serial string, p web.Person) error {
+	tries, err := s.triesLeft(ctx)
+	switch {
+	case err != nil:
+		return err
+	case tries == 0:
+		return smartcard.NewPINError(s.reference, smartcard.StatusBlocked)
+	case tries == 1:
+		if err := p.LastTry(ctx, serial); err != nil {
+			return err
+		}
+	}
+	do := s.onPad
+	if s.card.Keypad().Modify {
+		p.Pad(serial)
+	} else {
+		proof, pin, err := p.NewPIN(ctx, serial, tries)
+		if err != nil {
+			return err
+		}
+		defer clear(proof)
+		defer clear(pin)
+		do = func(tx *piv.Tx) error { return s.change(tx, proof, pin) }
+	}
+	return s.card.Do(ctx, func(tx *piv.Tx) error {
+		if tries == 1 {
+			tx.AllowLastTry()
+		}
+		return do(tx)
+	})
+}
+
+func (s pinSetting) triesLeft(ctx context.Context) (tries int, err error) {
+	err = s.card.Do(ctx, func(tx *piv.Tx) error {
+		if s.reference == "PIN" {
+			tries, err = tx.PINTries()
+			return err
+		}
+		info, err := tx.PUKInfo()
+		if tries = info.TriesLeft; errors.Is(err, piv.ErrUnsupported) { // not every card tells
+			tries, err = piv.TriesUnknown, nil
+		}
+		return err
+	})
+	return tries, err
+}

@@ -23,6 +23,12 @@ var topics = []struct {
 	{wallet.ErrOrderOpen, web.TopicOrderOpen},
 	{wallet.ErrNoBundle, web.TopicNoBank},
 	{wallet.ErrNothingPending, web.TopicNoRequest},
+	{wallet.ErrBundleForm, web.TopicBundleForm},
+	{errNoBundle, web.TopicBundleForm},
+	{errRedirect, web.TopicBundleForm},
+	{wallet.ErrBundleTime, web.TopicBundleTime},
+	{wallet.ErrBundleSigner, web.TopicBundleSigner},
+	{wallet.ErrBundleOlder, web.TopicBundleOlder},
 	{errLocalPeer, web.TopicLocal},
 	{piv.ErrLastTry, web.TopicLastTry},
 	{piv.ErrPINFormat, web.TopicPINFormat},
@@ -50,11 +56,21 @@ var topics = []struct {
 // explain says what an error means to the person before the window.
 func explain(err error) web.Problem {
 	p := web.Problem{Topic: topicOf(err), Detail: err.Error()}
-	if refused, ok := errors.AsType[*smartcard.PINError](err); ok && refused.Reference == "PIN" {
-		p.Topic, p.Tries = web.TopicWrongPIN, refused.TriesLeft
-		if refused.TriesLeft == 0 {
-			p.Topic = web.TopicBlocked
-		}
+	refused, ok := errors.AsType[*smartcard.PINError](err)
+	if !ok {
+		return p
+	}
+	p.Tries = refused.TriesLeft
+	puk, blocked := refused.Reference == "PUK", refused.TriesLeft == 0
+	switch {
+	case puk && blocked:
+		p.Topic = web.TopicPUKBlocked
+	case puk:
+		p.Topic = web.TopicWrongPUK
+	case blocked:
+		p.Topic = web.TopicBlocked
+	default:
+		p.Topic = web.TopicWrongPIN
 	}
 	return p
 }

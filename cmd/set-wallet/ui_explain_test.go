@@ -27,7 +27,8 @@ func TestExplain(t *testing.T) {
 	}{
 		{smartcard.NewPINError("PIN", 0x63C2), web.TopicWrongPIN, 2},
 		{smartcard.NewPINError("PIN", smartcard.StatusBlocked), web.TopicBlocked, 0},
-		{smartcard.NewPINError("PUK", 0x63C2), web.TopicStatus, 0},
+		{smartcard.NewPINError("PUK", 0x63C2), web.TopicWrongPUK, 2},
+		{smartcard.NewPINError("PUK", smartcard.StatusBlocked), web.TopicPUKBlocked, 0},
 		{piv.ErrLastTry, web.TopicLastTry, 0},
 		{piv.ErrPINFormat, web.TopicPINFormat, 0},
 		{piv.ErrWrongKey, web.TopicKeyReplaced, 0},
@@ -64,6 +65,12 @@ func TestExplain(t *testing.T) {
 		{&set.CertStatusError{Code: set.RejectedByIssuer}, web.TopicCARefused, 0},
 		{&set.CertStatusError{Code: set.RequestPended}, web.TopicCAPending, 0},
 		{wallet.ErrNothingPending, web.TopicNoRequest, 0},
+		{wallet.ErrBundleForm, web.TopicBundleForm, 0},
+		{errNoBundle, web.TopicBundleForm, 0},
+		{errRedirect, web.TopicBundleForm, 0},
+		{wallet.ErrBundleTime, web.TopicBundleTime, 0},
+		{wallet.ErrBundleSigner, web.TopicBundleSigner, 0},
+		{wallet.ErrBundleOlder, web.TopicBundleOlder, 0},
 		{&set.ReferralError{Reason: "another bank"}, web.TopicReferral, 0},
 		{context.Canceled, web.TopicOther, 0},
 	} {

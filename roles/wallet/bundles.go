@@ -35,6 +35,23 @@ var ErrNoBundle = errors.New("no bank's wallet bundle is installed")
 // ErrNotTrusted tells that the person did not recognise the signer of a bundle; nothing was installed.
 var ErrNotTrusted = errors.New("the signer was not confirmed: nothing is installed")
 
+// Why Install refuses a file, besides ErrNotTrusted.
+var (
+	ErrBundleForm   = errors.New("no wallet bundle, or one that was changed after it was signed")
+	ErrBundleTime   = errors.New("the wallet bundle is not valid now")
+	ErrBundleSigner = errors.New("the wallet bundle is signed by a key that is not the bank's")
+	ErrBundleOlder  = errors.New("the installed wallet bundle is later than this one, or another with its number")
+)
+
+// refusedBundle says more about one of these.
+type refusedBundle struct {
+	error
+	kind error
+}
+
+func (e refusedBundle) Unwrap() error        { return e.error }
+func (e refusedBundle) Is(target error) bool { return target == e.kind }
+
 // Install verifies the file of a wallet bundle, and takes it if its signer is to be trusted and the
 // wallet has no later bundle of the bank. The signer is trusted if
 //
@@ -47,13 +64,14 @@ var ErrNotTrusted = errors.New("the signer was not confirmed: nothing is install
 func (w *Wallet) Install(ctx context.Context, file []byte, fingerprint *pki.Digest, confirm func(context.Context, *bundle.Signed) (bool, error)) (*InstalledBundle, Installed, error) {
 	s, err := bundle.Open(file)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, refusedBundle{err, ErrBundleForm}
 	}
 	if err := s.CheckTime(w.cfg.Now()); err != nil {
-		return nil, 0, err
+		return nil, 0, refusedBundle{err, ErrBundleTime}
 	}
 	if fingerprint != nil && *fingerprint != s.Signer {
-		return nil, 0, fmt.Errorf("wallet bundle of %s: its signer has the fingerprint %v, and not the one that was given: it is not the bank's, or the bank has changed its key", s.Bank.Name, s.Signer)
+		return nil, 0, refusedBundle{fmt.Errorf("wallet bundle of %s: its signer has the fingerprint %v, and not the one that was given: it is not the bank's, or the bank has changed its key",
+			s.Bank.Name, s.Signer), ErrBundleSigner}
 	}
 	before, err := w.Bundles(ctx)
 	if err != nil {
@@ -105,14 +123,14 @@ func admit(s *bundle.Signed, list []*InstalledBundle, fingerprintGiven bool) (In
 	case old == nil:
 		return NewBank, nil
 	case !fingerprintGiven && !s.SignedBy(old.Signer):
-		return 0, fmt.Errorf("wallet bundle of %s: signed by another key, %v, than the bank's bundle that is installed, %v: "+
-			"if the bank has told you of a new key, name its fingerprint", s.Bank.Name, s.Signer, old.Signer)
+		return 0, refusedBundle{fmt.Errorf("wallet bundle of %s: signed by another key, %v, than the bank's bundle that is installed, %v: "+
+			"if the bank has told you of a new key, name its fingerprint", s.Bank.Name, s.Signer, old.Signer), ErrBundleSigner}
 	case s.Sequence < old.Sequence:
-		return 0, fmt.Errorf("wallet bundle %d of %s is older than the one that is installed, %d", s.Sequence, s.Bank.Name, old.Sequence)
+		return 0, refusedBundle{fmt.Errorf("wallet bundle %d of %s is older than the one that is installed, %d", s.Sequence, s.Bank.Name, old.Sequence), ErrBundleOlder}
 	case s.Sequence > old.Sequence:
 		return Updated, nil
 	case !s.Same(old.Signed):
-		return 0, fmt.Errorf("wallet bundle %d of %s is not the one that is installed with that number", s.Sequence, s.Bank.Name)
+		return 0, refusedBundle{fmt.Errorf("wallet bundle %d of %s is not the one that is installed with that number", s.Sequence, s.Bank.Name), ErrBundleOlder}
 	}
 	return Unchanged, nil
 }

@@ -85,6 +85,39 @@ func (w *Wallet) pending(ctx context.Context, serial string) (*pending, error) {
 	return p, nil
 }
 
+// Waiting is a request that a CA has not decided on, or whose answer was lost. It shows nothing secret.
+type Waiting struct {
+	Serial string // of the smart card, which Continue needs
+	Bank   string // "" if the card is enrolled without a bank's bundle
+	Sent   time.Time
+}
+
+// Waiting lists the requests that Continue asks about, the newest first.
+func (w *Wallet) Waiting(ctx context.Context) (list []Waiting, err error) {
+	err = w.db.View(ctx, func(tx *sql.Tx) error {
+		list = nil
+		rows, err := tx.QueryContext(ctx, `SELECT serial, bank, sent_s FROM pending ORDER BY sent_s DESC, serial`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var x Waiting
+			var sent int64
+			if err := rows.Scan(&x.Serial, &x.Bank, &sent); err != nil {
+				return err
+			}
+			x.Sent = time.Unix(sent, 0)
+			list = append(list, x)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the requests that wait: %w", err)
+	}
+	return list, nil
+}
+
 // Continue asks the CA what became of the smart card's request. Its outcomes are those of Enrol, and
 // ErrNothingPending.
 func (w *Wallet) Continue(ctx context.Context, card Card) (*EnrolledCard, error) {

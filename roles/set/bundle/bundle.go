@@ -42,6 +42,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
@@ -152,6 +153,11 @@ func (s *Signed) CheckTime(at time.Time) error {
 }
 
 func date(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// ParseFingerprint reads a fingerprint as a person types it from a letter: hexadecimal digits in any groups.
+func ParseFingerprint(text string) (d pki.Digest, err error) {
+	return d, d.UnmarshalText([]byte(strings.NewReplacer(" ", "", ":", "").Replace(text)))
+}
 
 // Fingerprint is what names a signature key: SHA-256 over its SubjectPublicKeyInfo.
 func Fingerprint(key crypto.PublicKey) (pki.Digest, error) {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/setkit/setkit/roles/set"
@@ -148,13 +149,18 @@ func (t *task) enrolment(ctx context.Context, f form) (r wallet.Enrolment, wrong
 	if r.PAN, err = set.ParsePAN(pan); err != nil {
 		return r, "pan", nil
 	}
-	expiry := append(bytes.Clone(f["year"]), f["month"]...)
-	defer clear(expiry)
-	if r.Expiry, err = set.ParseCardExpiry(expiry); err != nil {
+	if r.Expiry, err = f.expiry(); err != nil {
 		clear(r.PAN)
 		return r, "expiry", nil
 	}
 	return r, "", nil
+}
+
+// expiry is the month in which a card expires.
+func (f form) expiry() (set.CardExpiry, error) {
+	month := append(bytes.Clone(f["year"]), f["month"]...)
+	defer clear(month)
+	return set.ParseCardExpiry(month)
 }
 
 // enrol connects to the card that is there and enrols it, until the PIN is right.
@@ -193,6 +199,111 @@ func (t *task) enrol(ctx context.Context, r wallet.Enrolment, a *applicant) erro
 	}
 }
 
+// startRenewal gives the task of renewing the certificate of a card.
+func (w *Window) startRenewal(id string, language set.Language) *task {
+	t := w.taskOf(sha256.Sum256([]byte("renew "+id)), func(t *task) {
+		t.kind, t.run = "renew", func(ctx context.Context, t *task) {
+			a := &applicant{task: t}
+			defer a.close()
+			for t.finish(ctx, t.renew(ctx, id, a)) {
+			}
+		}
+	})
+	t.start(language)
+	return t
+}
+
+// renewal is what the first page of a renewal shows.
+type renewal struct {
+	*wallet.EnrolledCard
+	Bad bool // the month was no month
+}
+
+// renew renews the certificate of a card for a new smart card.
+func (t *task) renew(ctx context.Context, id string, a *applicant) error {
+	cards, err := t.wallet().Cards(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(cards, func(c *wallet.EnrolledCard) bool { return c.ID == id })
+	if i < 0 {
+		return wallet.ErrNoCard
+	}
+	expiry, err := t.newExpiry(ctx, cards[i])
+	if err != nil {
+		return err
+	}
+	defer clear(expiry)
+	old, err := t.connectOld(ctx, cards[i:i+1])
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	return t.atReader(ctx, func(r Reader) bool { return r.Serial != "" && r.Serial != cards[i].Serial }, func(reader string) error {
+		card, err := t.window.cfg.Devices.ConnectReader(ctx, reader, t)
+		if err != nil {
+			return err
+		}
+		defer card.Close()
+		return t.renewWith(ctx, cards[i], old, expiry, card, a)
+	})
+}
+
+// renewWith renews until both PINs are right: the card whose PIN was is not asked for it again.
+func (t *task) renewWith(ctx context.Context, c *wallet.EnrolledCard, old Card, expiry set.CardExpiry, card Card, a *applicant) error {
+	for {
+		got, err := t.wallet().Renew(ctx, c, old, bytes.Clone(expiry), card, a)
+		t.Lost(nil)
+		if err == nil {
+			t.show(view{Step: "enrolled", Data: got})
+			return nil
+		}
+		switch p := t.window.explain(err); p.Topic {
+		case TopicWrongPIN, TopicPINFormat:
+			t.show(view{Step: "working", Problem: &p})
+		case TopicCAPending:
+			t.show(view{Step: "pending", Problem: &p})
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// newExpiry asks when the new card expires; nil means when the old one does.
+func (t *task) newExpiry(ctx context.Context, c *wallet.EnrolledCard) (set.CardExpiry, error) {
+	for bad := false; ; bad = true {
+		f, err := t.ask(ctx, view{Step: "renew", Data: renewal{c, bad}, Cancel: true})
+		if err != nil {
+			return nil, err
+		}
+		if len(f["year"]) == 0 {
+			f.clear()
+			return nil, nil
+		}
+		expiry, err := f.expiry()
+		f.clear()
+		if err == nil {
+			return expiry, nil
+		}
+	}
+}
+
+// connectOld waits for the smart card of an enrolled card.
+func (t *task) connectOld(ctx context.Context, cards []*wallet.EnrolledCard) (Card, error) {
+	for {
+		_, _, changed := t.window.cfg.Devices.Readers()
+		_, card, err := t.window.cfg.Devices.Connect(ctx, cards, t)
+		if err == nil || !errors.Is(err, ErrNotThere) {
+			return card, err
+		}
+		p := t.window.explain(err)
+		if err := t.await(ctx, view{Step: "insert", Data: cards, Problem: &p, Cancel: true}, changed); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // applicant is the person who enrols, for package wallet. What was answered is not asked again after a
 // wrong PIN.
 type applicant struct {
@@ -205,38 +316,50 @@ var _ wallet.Applicant = (*applicant)(nil)
 
 func (a *applicant) close() { clear(a.answers) }
 
-// connect waits for a card in a reader, and asks which where there are several.
-func (a *applicant) connect(ctx context.Context) (Card, error) {
+// connect connects to the card in a reader.
+func (a *applicant) connect(ctx context.Context) (card Card, err error) {
+	err = a.atReader(ctx, func(Reader) bool { return true }, func(reader string) (err error) {
+		card, err = a.window.cfg.Devices.ConnectReader(ctx, reader, a)
+		return err
+	})
+	return card, err
+}
+
+// atReader waits for a card in a reader that fits, asks which where there are several, and does something
+// with it. If the card is not there any more, it waits again. A choice is good for the rest of the task.
+func (t *task) atReader(ctx context.Context, fits func(Reader) bool, do func(reader string) error) error {
 	for {
-		readers, problem, changed := a.window.cfg.Devices.Readers()
+		readers, problem, changed := t.window.cfg.Devices.Readers()
 		var there []Reader
 		for _, r := range readers {
-			if r.Card {
+			if r.Card && fits(r) {
 				there = append(there, r)
 			}
 		}
 		if len(there) == 0 {
-			if err := a.await(ctx, view{Step: "insert", Problem: problem, Cancel: true}, changed); err != nil {
-				return nil, err
+			if err := t.await(ctx, view{Step: "insert", Problem: problem, Cancel: true}, changed); err != nil {
+				return err
 			}
 			continue
 		}
-		reader := there[0].Name
-		if len(there) > 1 {
-			f, err := a.ask(ctx, view{Step: "reader", Data: there, Cancel: true})
+		if len(there) == 1 {
+			t.reader = there[0].Name
+		} else if !slices.ContainsFunc(there, func(r Reader) bool { return r.Name == t.reader }) {
+			f, err := t.ask(ctx, view{Step: "reader", Data: there, Cancel: true})
 			if err != nil {
-				return nil, err
+				return err
 			}
-			reader = f.text("reader")
+			t.reader = f.text("reader")
 			f.clear()
 		}
-		card, err := a.window.cfg.Devices.ConnectReader(ctx, reader, a)
+		err := do(t.reader)
 		if err == nil || !errors.Is(err, ErrNotThere) {
-			return card, err
+			return err
 		}
-		p := a.window.explain(err)
-		if err := a.await(ctx, view{Step: "insert", Problem: &p, Cancel: true}, changed); err != nil {
-			return nil, err
+		t.reader = ""
+		p := t.window.explain(err)
+		if err := t.await(ctx, view{Step: "insert", Problem: &p, Cancel: true}, changed); err != nil {
+			return err
 		}
 	}
 }

@@ -5,13 +5,20 @@ import (
 	"errors"
 	"io"
 	"mime"
+	"mime/multipart"
 	"net/http"
+
+	"github.com/setkit/setkit/roles/set/bundle"
 )
 
 const (
-	formOctetsMax = 16 << 10
-	formFieldsMax = 64
+	formOctetsMax   = 16 << 10
+	formFieldsMax   = 64
+	uploadOctetsMax = 16 << 20 // of a form with a file, whatever file that is
 )
+
+// fileField is the field of a form that may be a file.
+const fileField = "file"
 
 // form is what a page sent. Its values are where the body was read to: a string would leave a PIN in
 // memory for as long as the collector likes.
@@ -21,12 +28,20 @@ var errForm = errors.New("this is no form of the wallet's pages")
 
 // readForm reads the body of a POST. The caller clears the form.
 func readForm(r *http.Request) (form, error) {
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != "application/x-www-form-urlencoded" {
-		return nil, errForm
+	kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch {
+	case err != nil:
+	case kind == "application/x-www-form-urlencoded":
+		return readFields(r.Body)
+	case kind == "multipart/form-data":
+		return readParts(r.Body, params["boundary"])
 	}
+	return nil, errForm
+}
+
+func readFields(r io.Reader) (form, error) {
 	body := make([]byte, formOctetsMax+1)
-	n, err := io.ReadFull(r.Body, body)
+	n, err := io.ReadFull(r, body)
 	if n > formOctetsMax || err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		clear(body)
 		return nil, errForm
@@ -36,6 +51,30 @@ func readForm(r *http.Request) (form, error) {
 		clear(body)
 	}
 	return f, err
+}
+
+// readParts reads a form with a file, which has no secrets. Of a file that is no bundle it keeps so much
+// that bundle.Open says so.
+func readParts(r io.Reader, boundary string) (form, error) {
+	f := make(form)
+	for parts := multipart.NewReader(io.LimitReader(r, uploadOctetsMax), boundary); ; {
+		p, err := parts.NextPart()
+		if errors.Is(err, io.EOF) {
+			return f, nil
+		}
+		if err != nil {
+			return nil, errForm
+		}
+		name, limit := p.FormName(), int64(formOctetsMax)
+		if name == fileField {
+			limit = bundle.SizeMax + 1
+		}
+		value, err := io.ReadAll(io.LimitReader(p, limit))
+		if _, twice := f[name]; err != nil || twice || len(f) == formFieldsMax {
+			return nil, errForm
+		}
+		f[name] = value
+	}
 }
 
 // parseForm takes a body apart in its place.

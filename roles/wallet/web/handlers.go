@@ -43,6 +43,9 @@ func (w *Window) routes() *http.ServeMux {
 	page("POST", "purchase/{xid}", w.askMerchant)
 	page("GET", "cards", w.cards)
 	page("POST", "enrol", w.enrol)
+	page("POST", "renew", w.renew)
+	page("POST", "install", w.install)
+	page("POST", "pin", w.setPIN)
 	page("GET", "settings", w.settings)
 	page("POST", "quit", w.quit)
 	page("GET", "help", w.help)
@@ -157,7 +160,11 @@ type cardView struct {
 	Logo    string
 	Reader  string // "" if it is in none
 	Expired bool
+	Ends    bool // soon
 }
+
+// endsWithin is how long before the end of a certificate the person is told.
+const endsWithin = 60 * 24 * time.Hour
 
 func (w *Window) cardViews(r *request) ([]cardView, error) {
 	cards, err := r.wallet.Cards(r.Context())
@@ -167,7 +174,8 @@ func (w *Window) cardViews(r *request) ([]cardView, error) {
 	readers, _, _ := w.cfg.Devices.Readers()
 	var out []cardView
 	for _, c := range cards {
-		v := cardView{EnrolledCard: c, Logo: w.bankLogo(r, c.Bank), Expired: time.Now().After(c.Certificate.X509.NotAfter)}
+		left := time.Until(c.Certificate.X509.NotAfter)
+		v := cardView{EnrolledCard: c, Logo: w.bankLogo(r, c.Bank), Expired: left < 0, Ends: left >= 0 && left < endsWithin}
 		for _, reader := range readers {
 			if reader.Card && reader.Serial == c.Serial {
 				v.Reader = reader.Name
@@ -209,6 +217,7 @@ type cardsPage struct {
 	Cards   []cardView
 	Readers readersView
 	Brands  []bankBrand
+	Waiting []wallet.Waiting
 }
 
 func (w *Window) cards(rw http.ResponseWriter, r *request) {
@@ -222,12 +231,33 @@ func (w *Window) cards(rw http.ResponseWriter, r *request) {
 		w.failed(rw, r, err)
 		return
 	}
-	w.render(rw, r, http.StatusOK, "cards", cardsPage{cards, w.readersView(cards), offered})
+	waiting, err := r.wallet.Waiting(r.Context())
+	if err != nil {
+		w.failed(rw, r, err)
+		return
+	}
+	w.render(rw, r, http.StatusOK, "cards", cardsPage{cards, w.readersView(cards), offered, waiting})
 }
 
 func (w *Window) enrol(rw http.ResponseWriter, r *request) {
 	t := w.startEnrolment(r.form.text("start"), r.form.text("do") == "again", r.language)
 	w.redirect(rw, r, "task/"+t.id)
+}
+
+func (w *Window) renew(rw http.ResponseWriter, r *request) {
+	w.redirect(rw, r, "task/"+w.startRenewal(r.form.text("card"), r.language).id)
+}
+
+func (w *Window) install(rw http.ResponseWriter, r *request) {
+	w.redirect(rw, r, "task/"+w.startInstall(r.language).id)
+}
+
+func (w *Window) setPIN(rw http.ResponseWriter, r *request) {
+	kind := "pin"
+	if r.form.text("do") == "puk" {
+		kind = "puk"
+	}
+	w.redirect(rw, r, "task/"+w.startPIN(kind, r.language).id)
 }
 
 // taskPage is a task with what its step shows of the bank.

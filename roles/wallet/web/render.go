@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,11 +93,21 @@ func functions(l set.Language) template.FuncMap {
 		"add":     func(a, b int) int { return a + b },
 		"count":   func(n *set.InstallTotalTrans) int64 { return int64(*n) },
 		"fresh":   rand.Text,
+		"grouped": grouped,
 		"stages": func() []string {
 			return []string{"stage-card", "stage-offer", "stage-consent", "stage-sign", "stage-send"}
 		},
 		"months": func() []string { return strings.Fields("01 02 03 04 05 06 07 08 09 10 11 12") },
 	}
+}
+
+// grouped writes hexadecimal digits in groups, as the bank's letter has them.
+func grouped(d pki.Digest) string {
+	var groups []string
+	for four := range slices.Chunk([]byte(d.String()), 4) {
+		groups = append(groups, string(four))
+	}
+	return strings.Join(groups, " ")
 }
 
 // holder names the holder of a certificate.

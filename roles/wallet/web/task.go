@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -26,10 +27,11 @@ type task struct {
 	id      string
 	key     [sha256.Size]byte // what it was made for
 	run     func(context.Context, *task)
-	kind    string // "pay", "inquire" or "enrol"
+	kind    string // "pay", "inquire", "enrol", "renew", "install", "pin" or, for a PIN with the PUK, "puk"
 	shop    *set.Initiation
 	xid     set.XID // of an inquiry; of a payment, once it was sent
 	resumed bool    // the order was paid before
+	reader  string  // where the card is that a run of the task works with
 
 	language set.Language // of who looked first
 	ctx      context.Context
@@ -98,6 +100,13 @@ func (t *task) state() state {
 	return t.at
 }
 
+// busy says if the task does something, or has to see to something.
+func (t *task) busy() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.at == running && !t.view.Cancel
+}
+
 // start starts the task, once.
 func (t *task) start(language set.Language) {
 	t.mu.Lock()
@@ -106,11 +115,12 @@ func (t *task) start(language set.Language) {
 		return
 	}
 	t.at, t.language = running, language
+	run := t.run
 	t.window.work.Go(func() {
-		t.run(t.ctx, t)
+		run(t.ctx, t)
 		t.cancel(nil)
 		t.mu.Lock()
-		t.at, t.answers, t.lost = over, nil, nil
+		t.at, t.answers, t.lost, t.run = over, nil, nil, nil
 		t.dropPIN()
 		t.mu.Unlock()
 		t.window.bump()
@@ -183,6 +193,14 @@ type snapshot struct {
 	Resumed         bool
 }
 
+// Pays says if the task is about a payment.
+func (s snapshot) Pays() bool { return s.Kind == "pay" || s.Kind == "inquire" }
+
+// AtCards says if the page of the cards has what helps.
+func (s snapshot) AtCards() bool {
+	return s.Problem != nil && slices.Contains([]Topic{TopicBlocked, TopicNoBank, TopicNotEnrolled, TopicKeyReplaced, TopicVault, TopicNoRequest}, s.Problem.Topic)
+}
+
 func (t *task) snapshot() snapshot {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -216,6 +234,30 @@ type cardPIN struct {
 	Tries  int
 }
 
+// newPIN is what a question for a new PIN shows.
+type newPIN struct {
+	cardPIN
+	Differ bool // the new PIN was not the same twice
+}
+
+// NewPIN asks until the new PIN is the same twice.
+func (t *task) NewPIN(ctx context.Context, serial string, triesLeft int) (proof, pin []byte, err error) {
+	v := view{Step: "newpin", Problem: t.takeNotice(), Cancel: true}
+	for data := (newPIN{cardPIN: cardPIN{serial, triesLeft}}); ; data.Differ = true {
+		v.Data = data
+		f, err := t.ask(ctx, v)
+		if err != nil {
+			return nil, nil, err
+		}
+		if bytes.Equal(f["new"], f["again"]) {
+			defer f.clear()
+			return f.take("pin"), f.take("new"), nil
+		}
+		f.clear()
+		v.Problem = nil
+	}
+}
+
 // takeNotice gives the problem that the page shows, to be kept on the next one.
 func (t *task) takeNotice() *Problem {
 	t.mu.Lock()
@@ -226,9 +268,9 @@ func (t *task) takeNotice() *Problem {
 // Pad says where the PIN is to be entered.
 func (t *task) Pad(serial string) {
 	t.mu.Lock()
-	stage := t.view.Stage
+	stage, problem := t.view.Stage, t.view.Problem
 	t.mu.Unlock()
-	t.show(view{Step: "pad", Stage: stage, Data: cardPIN{Serial: serial, Tries: -1}})
+	t.show(view{Step: "pad", Stage: stage, Data: cardPIN{Serial: serial, Tries: -1}, Problem: problem})
 }
 
 // LastTry asks once.

@@ -15,6 +15,8 @@ const (
 	TopicMute          Topic = "mute"
 	TopicUnavailable   Topic = "unavailable"
 	TopicBlocked       Topic = "blocked"
+	TopicWrongPUK      Topic = "wrong-puk" // after which the PUK is asked for again
+	TopicPUKBlocked    Topic = "puk-blocked"
 	TopicLastTry       Topic = "last-try"
 	TopicPINFormat     Topic = "pin-format"
 	TopicPadTimeout    Topic = "pad-timeout"
@@ -40,6 +42,10 @@ const (
 	TopicReferral      Topic = "referral"
 	TopicCAPending     Topic = "ca-pending" // after which the CA is asked again
 	TopicNoRequest     Topic = "no-request"
+	TopicBundleForm    Topic = "bundle-form"
+	TopicBundleTime    Topic = "bundle-time"
+	TopicBundleSigner  Topic = "bundle-signer"
+	TopicBundleOlder   Topic = "bundle-older"
 	TopicOther         Topic = "other"
 )
 
@@ -86,23 +92,29 @@ var adviceTexts = []adviceText{
 		words{"Enter it again. A few wrong entries in a row block the card; a right one starts the count anew.",
 			"Saisissez-le de nouveau. Quelques erreurs de suite bloquent la carte ; un NIP juste remet le compte à zéro."}},
 	{TopicBlocked, words{"The PIN is blocked", "Le NIP est bloqué"},
-		words{"Too many wrong PINs were entered. Set a new one with the PUK from your bank’s letter: run “set-wallet unblock”. Without the PUK, ask your bank for a new card.",
-			"Trop de NIP faux ont été saisis. Choisissez-en un nouveau avec le code PUK de la lettre de votre banque : lancez « set-wallet unblock ». Sans code PUK, demandez une nouvelle carte à votre banque."}},
+		words{"Too many wrong PINs were entered. Set a new one with the PUK from your bank’s letter, on the page “Cards”. Without the PUK, ask your bank for a new card.",
+			"Trop de NIP faux ont été saisis. Choisissez-en un nouveau avec le code PUK de la lettre de votre banque, à la page « Cartes ». Sans code PUK, demandez une nouvelle carte à votre banque."}},
+	{TopicWrongPUK, words{"The PUK was wrong", "Le code PUK était faux"},
+		words{"The PIN was not changed. Copy the PUK from your bank’s letter. A few wrong entries in a row block it for good.",
+			"Le NIP n’a pas été changé. Recopiez le code PUK de la lettre de votre banque. Quelques erreurs de suite le bloquent pour toujours."}},
+	{TopicPUKBlocked, words{"The PUK is blocked", "Le code PUK est bloqué"},
+		words{"Too many wrong PUKs were entered, and nothing can unblock the card any more. Ask your bank for a new one.",
+			"Trop de codes PUK faux ont été saisis et plus rien ne peut débloquer la carte. Demandez-en une nouvelle à votre banque."}},
 	{TopicLastTry, words{"Only one try is left", "Il ne reste qu’un essai"},
-		words{"One more wrong PIN blocks the card. Look the PIN up before you go on.",
-			"Encore un NIP faux et la carte est bloquée. Vérifiez votre NIP avant de continuer."}},
+		words{"One more mistake blocks the card. Look the PIN, or the PUK, up before you go on.",
+			"Encore une erreur et la carte est bloquée. Vérifiez le NIP, ou le code PUK, avant de continuer."}},
 	{TopicPINFormat, words{"This cannot be a PIN", "Ce ne peut pas être un NIP"},
-		words{"A PIN has 6 to 8 characters. The card was not asked and no try was used.",
-			"Un NIP compte de 6 à 8 caractères. La carte n’a pas été interrogée ; aucun essai n’est perdu."}},
+		words{"PIN and PUK have 6 to 8 characters. The card was not asked and no try was used.",
+			"NIP et code PUK comptent de 6 à 8 caractères. La carte n’a pas été interrogée ; aucun essai n’est perdu."}},
 	{TopicPadTimeout, words{"No PIN was entered on the reader", "Aucun NIP n’a été saisi sur le lecteur"},
 		words{"The reader stops waiting after half a minute. Try again and enter the PIN on its keys.",
 			"Le lecteur n’attend qu’une demi-minute. Réessayez et saisissez le NIP sur ses touches."}},
 	{TopicPadCancelled, words{"The entry was cancelled on the reader", "La saisie a été annulée sur le lecteur"},
 		words{"Nothing was done. Try again if you did not mean to cancel.",
 			"Rien n’a été fait. Réessayez si vous ne vouliez pas annuler."}},
-	{TopicPadLength, words{"The PIN on the reader was too short or too long", "Le NIP saisi sur le lecteur est trop court ou trop long"},
-		words{"A PIN has 6 to 8 digits. Try again; no try was used.",
-			"Un NIP compte de 6 à 8 chiffres. Réessayez ; aucun essai n’est perdu."}},
+	{TopicPadLength, words{"The entry on the reader cannot be a PIN", "La saisie sur le lecteur ne peut pas être un NIP"},
+		words{"A PIN has 6 to 8 digits, and a new one must be the same twice. Try again; no try was used.",
+			"Un NIP compte de 6 à 8 chiffres et le nouveau se saisit deux fois de même. Réessayez ; aucun essai n’est perdu."}},
 	{TopicNoCard, words{"The card is in no reader", "La carte n’est dans aucun lecteur"},
 		words{"Put the card into a reader, with the chip first and facing up.",
 			"Insérez la carte dans un lecteur, la puce en avant et vers le haut."}},
@@ -199,8 +211,20 @@ var adviceTexts = []adviceText{
 		words{"No real shop does that; a page that wants to reach programs on your computer might. Nothing was sent. To try shops on this computer, start “set-wallet ui --local”.",
 			"Aucune vraie boutique ne fait cela ; une page qui veut atteindre des programmes de votre ordinateur, peut-être. Rien n’a été envoyé. Pour essayer des boutiques sur cet ordinateur : « set-wallet ui --local »."}},
 	{TopicNoBank, words{"No bank is installed for this", "Aucune banque n’est installée pour cela"},
-		words{"Install the bundle that your bank gives out: “set-wallet install FILE”, and compare the fingerprint with the bank’s letter.",
-			"Installez le paquet que remet votre banque : « set-wallet install FICHIER », et comparez l’empreinte avec la lettre de la banque."}},
+		words{"Install the bundle that your bank gives out, on the page “Cards”, and compare the fingerprint with the bank’s letter.",
+			"Installez le paquet que remet votre banque, à la page « Cartes », et comparez l’empreinte avec la lettre de la banque."}},
+	{TopicBundleForm, words{"This is no bundle of a bank", "Ce n’est pas un paquet de banque"},
+		words{"It is something else, or was changed after the bank signed it. Nothing was installed. Get the file from your bank again.",
+			"C’est autre chose, ou le paquet a été modifié après que la banque l’a signé. Rien n’a été installé. Redemandez le fichier à votre banque."}},
+	{TopicBundleTime, words{"The bundle is not valid now", "Le paquet n’est pas valable actuellement"},
+		words{"It has expired, or is not to be used yet. Look whether the clock of this computer is right, and get the bank’s current bundle.",
+			"Il est périmé ou ne sert pas encore. Vérifiez l’horloge de cet ordinateur et demandez le paquet actuel de la banque."}},
+	{TopicBundleSigner, words{"Somebody else has signed the bundle", "Quelqu’un d’autre a signé le paquet"},
+		words{"It is not signed by the key that this bank had, or not by the one whose fingerprint you gave. Nothing was installed. If the bank has told you of a new key, give its fingerprint; otherwise ask the bank.",
+			"Il n’est pas signé par la clé qu’avait cette banque, ou pas par celle dont vous avez donné l’empreinte. Rien n’a été installé. Si la banque vous a annoncé une nouvelle clé, donnez son empreinte ; sinon, demandez à la banque."}},
+	{TopicBundleOlder, words{"The installed bundle is kept", "Le paquet installé est conservé"},
+		words{"It is later than this one, or has the same number. Nothing was changed. Get the bank’s current bundle.",
+			"Il est plus récent que celui-ci ou porte le même numéro. Rien n’a été changé. Demandez le paquet actuel de la banque."}},
 	{TopicOther, words{"Something went wrong", "Quelque chose a échoué"},
 		words{"The details say what. Nothing was paid unless the history shows it.",
 			"Les détails disent quoi. Rien n’a été payé, sauf si l’historique le montre."}},

@@ -39,6 +39,8 @@ type Config struct {
 	// Wallets are the wallet, opened once for each of Languages.
 	Wallets map[set.Language]*wallet.Wallet
 	Devices Devices
+	// Download gets the file of a bank's wallet bundle.
+	Download func(ctx context.Context, url string) ([]byte, error)
 	// Explain says what an error means to the person.
 	Explain func(error) Problem
 	// LocalPeers says that shops and CAs may be on this computer, as in a laboratory.
@@ -59,6 +61,10 @@ type Devices interface {
 	Connect(ctx context.Context, cards []*wallet.EnrolledCard, p Person) (*wallet.EnrolledCard, Card, error)
 	// ConnectReader connects to the card in a reader, whatever card it is. See Connect.
 	ConnectReader(ctx context.Context, reader string, p Person) (Card, error)
+	// SetPIN gives the card in a reader a new PIN, whatever card it is: with its present one or, to unblock
+	// it, with the PUK. Both are entered on the reader where that has keys. It gives the card's number.
+	// See Connect.
+	SetPIN(ctx context.Context, reader string, unblock bool, p Person) (serial string, err error)
 }
 
 // ErrNotThere tells that a card must be inserted first.
@@ -84,9 +90,12 @@ type Card interface {
 type Person interface {
 	// PIN asks for the PIN of a card. Who calls it clears the slice.
 	PIN(ctx context.Context, serial string, triesLeft int) ([]byte, error)
+	// NewPIN asks for what proves the right to set a PIN, which has so many tries left or -1, and for the
+	// new PIN. Who calls it clears both.
+	NewPIN(ctx context.Context, serial string, triesLeft int) (proof, pin []byte, err error)
 	// Pad says that the PIN is now to be entered on the reader's keypad.
 	Pad(serial string)
-	// LastTry asks whether the last try before the card is blocked may be used.
+	// LastTry asks whether the last try, of PIN or PUK, may be used.
 	LastTry(ctx context.Context, serial string) error
 	// Lost says that the card is waited for; nil that it is back.
 	Lost(*Problem)
@@ -159,11 +168,12 @@ func (w *Window) Open(message []byte) string {
 	return w.guard.admit("task/" + t.id)
 }
 
-// Idle is since when nobody has looked and nothing was done; false if somebody does or something is.
+// Idle is since when nobody has looked and nothing was done; false if somebody does or something is. What
+// waits for an answer and could be cancelled is not being done.
 func (w *Window) Idle() (time.Time, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	busy := w.viewers > 0 || slices.ContainsFunc(w.tasks, func(t *task) bool { return t.state() == running })
+	busy := w.viewers > 0 || slices.ContainsFunc(w.tasks, (*task).busy)
 	return w.left, !busy
 }
 
