@@ -94,6 +94,23 @@ func bankBundleFrom(world *settest.World, sequence set.Positive, ca string) bund
 
 // makeBundles signs the bundles of the scripts. $FIRST and $SECOND are the fingerprints of the bank's keys.
 func makeBundles(env *testscript.Env, world *settest.World) error {
+	keys, err := signBundles(env.WorkDir, world)
+	if err != nil {
+		return err
+	}
+	for name, k := range keys {
+		fp, err := bundle.Fingerprint(k.Public())
+		if err != nil {
+			return err
+		}
+		env.Setenv(name, fp.String())
+		env.Setenv(name+"_GROUPED", cli.Grouped(fp.String()))
+	}
+	return nil
+}
+
+// signBundles writes bundles of a bank into dir and gives the keys that sign them.
+func signBundles(dir string, world *settest.World) (map[string]crypto.Signer, error) {
 	key, next, foreign := signingKey(), signingKey(), signingKey()
 	for _, f := range []struct {
 		name          string
@@ -114,21 +131,13 @@ func makeBundles(env *testscript.Env, world *settest.World) error {
 		}
 		s, err := bundle.Sign(b, world.Root, f.key, f.previous)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := os.WriteFile(filepath.Join(env.WorkDir, f.name+bundle.Extension), s.Raw, 0o600); err != nil {
-			return err
+		if err := os.WriteFile(filepath.Join(dir, f.name+bundle.Extension), s.Raw, 0o600); err != nil {
+			return nil, err
 		}
 	}
-	for name, k := range map[string]crypto.Signer{"FIRST": key, "SECOND": next, "FOREIGN": foreign} {
-		fp, err := bundle.Fingerprint(k.Public())
-		if err != nil {
-			return err
-		}
-		env.Setenv(name, fp.String())
-		env.Setenv(name+"_GROUPED", cli.Grouped(fp.String()))
-	}
-	return nil
+	return map[string]crypto.Signer{"FIRST": key, "SECOND": next, "FOREIGN": foreign}, nil
 }
 
 // bundleServer gives out the files in dir with a wrong media type, and misbehaves in other ways.

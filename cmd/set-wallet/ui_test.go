@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,6 +22,7 @@ import (
 	"github.com/setkit/setkit/cmd/internal/cli"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/bundle"
+	"github.com/setkit/setkit/roles/set/pki"
 	"github.com/setkit/setkit/roles/wallet/wallettest"
 	"github.com/setkit/setkit/smartcard/piv"
 	"github.com/setkit/setkit/smartcard/virtual"
@@ -75,6 +78,34 @@ func (s *windowScene) startUI(args ...string) (w *window, address string) {
 	return w, strings.TrimSpace(line)
 }
 
+// program starts the window as a process of its own, which reaches smart cards through a pcscd of its own.
+func (s *windowScene) program(socket string, args ...string) (w *window, address string) {
+	s.t.Helper()
+	cmd := exec.Command("set-wallet", append([]string{"ui", "--no-browser", "--local", "--dir", s.wallet()}, args...)...)
+	cmd.Env = append(os.Environ(), "PCSCLITE_CSOCK_NAME="+socket)
+	w = &window{s: s.scene, stop: func() { cmd.Process.Signal(os.Interrupt) }, ended: make(chan int, 1)}
+	cmd.Stderr = &w.stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.windows = append(s.windows, w)
+	lines := bufio.NewReader(out)
+	line, err := lines.ReadString('\n')
+	go func() {
+		io.Copy(io.Discard, lines)
+		cmd.Wait()
+		w.ended <- cmd.ProcessState.ExitCode()
+	}()
+	if err != nil {
+		s.t.Fatalf("the window prints no address: %v", err)
+	}
+	return w, strings.TrimSpace(line)
+}
+
 // close ends the program, as a person does who logs out.
 func (w *window) close() {
 	w.stop()
@@ -87,6 +118,8 @@ func (w *window) close() {
 	w.ended = nil
 	w.s.output = append(w.s.output, w.stderr.String())
 }
+
+func serialOf(card *virtual.Card) string { return strconv.FormatUint(uint64(card.Serial()), 10) }
 
 // order writes the shop's initiation message to a file.
 func (s *scene) order() string {
@@ -131,7 +164,8 @@ func TestWindow(t *testing.T) {
 	for name, walk := range map[string]func(*testing.T, *browsertest.Chromium){
 		"purchase": testWindowPurchase, "decisions": testWindowDecisions, "once": testWindowOnce, "card": testWindowCard,
 		"signature lost": testWindowSignatureLost, "interrupted": testWindowInterrupted, "enrolment": testWindowEnrolment,
-		"hostile messages": testWindowHostile, "hostile pages": testWindowForeignPages,
+		"hostile messages": testWindowHostile, "hostile pages": testWindowForeignPages, "install": testWindowInstall, "PIN": testWindowPIN,
+		"renewal": testWindowRenewal, "keypad": testWindowKeypad, "readers": testWindowReaders,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -447,9 +481,8 @@ func testWindowEnrolment(t *testing.T, c *browsertest.Chromium) {
 	b.Visit(address)
 	b.Sees("Votre portefeuille")
 	b.Press("Cartes")
-	b.Sees("Aucune banque n’est installée")
-	s.run(0, "yes\n", "install", "--dir", s.wallet(), file)
-	b.Reload()
+	b.Sees("Aucune banque n’est encore installée")
+	s.installInFrench(b, file, signed.Signer)
 	b.Sees("Enregistrer une carte")
 	b.Accessible("cards-fr")
 	b.Walk("Enregistrer une carte")
@@ -523,6 +556,38 @@ func testWindowEnrolment(t *testing.T, c *browsertest.Chromium) {
 	b.Accessible("history-fr")
 }
 
+// installInFrench installs a bank with the keyboard alone.
+func (s *windowScene) installInFrench(b *browsertest.Tab, file string, signer pki.Digest) {
+	s.t.Helper()
+	b.Walk("Installer un paquet")
+	b.Sees("Votre banque remet son paquet")
+	b.Until(`document.activeElement.tagName === "H1"`)
+	b.Walk("Continuer")
+	b.Sees("Indiquez un fichier, ou une adresse")
+	b.Until(`document.activeElement.id === "file"`)
+	b.Choose("file", file)
+	b.Fill("fingerprint", "0123")
+	b.Type(kb.Enter)
+	b.Sees("Ce n’est pas une empreinte")
+	b.Accessible("bundle-fr")
+	b.Choose("file", s.order()) // no bundle at all
+	b.Fill("fingerprint", kb.Backspace+kb.Enter)
+	b.Sees("Ce n’est pas un paquet de banque")
+	b.Accessible("bundle-refused-fr")
+	b.Walk("Réessayer")
+	b.Until(`!!document.getElementById("file")`)
+	b.Choose("file", file)
+	b.Walk("Continuer")
+	b.Sees(cli.Grouped(signer.String()))
+	b.Sees("Est-ce votre banque ?")
+	b.Accessible("trust-fr")
+	b.Until(`document.activeElement.tagName === "H1"`)
+	b.Walk("La lettre a la même empreinte")
+	b.Sees("La banque est installée")
+	b.Accessible("installed-fr")
+	b.Press("Vers les cartes")
+}
+
 // Wake-up messages of all kinds of malice.
 func testWindowHostile(t *testing.T, c *browsertest.Chromium) {
 	s := newWindowScene(t, newScene(t))
@@ -567,6 +632,7 @@ func testWindowHostile(t *testing.T, c *browsertest.Chromium) {
 			t.Errorf("%s: the page has what the message brought", name)
 		}
 	}
+	b.Do(chromedp.Navigate("about:blank"))
 	for _, window := range s.windows {
 		window.close()
 	}

@@ -258,6 +258,20 @@ func (b *Tab) Type(keys string) {
 	b.Do(chromedp.KeyEvent(keys))
 }
 
+// Choose puts a file into the field with this id.
+func (b *Tab) Choose(id, file string) {
+	b.t.Helper()
+	b.Do(chromedp.SetUploadFiles("#"+id, []string{file}))
+}
+
+// Fill types into the field with this id and those after it, with the Tab key in between, once the page has
+// set the focus where a step begins.
+func (b *Tab) Fill(id string, values ...string) {
+	b.t.Helper()
+	b.Until(fmt.Sprintf(`(e => !!e && !!document.activeElement.closest("[data-step]") && (e.focus(), e.select(), true))(document.getElementById(%q))`, id))
+	b.Type(strings.Join(values, kb.Tab))
+}
+
 // Reload loads the page anew.
 func (b *Tab) Reload() {
 	b.t.Helper()
