@@ -264,11 +264,11 @@ func (b *Tab) Choose(id, file string) {
 	b.Do(chromedp.SetUploadFiles("#"+id, []string{file}))
 }
 
-// Fill types into the field with this id and those after it, with the Tab key in between, once the page has
-// set the focus where a step begins.
+// Fill types into the field with this id and those after it, with the Tab key in between, once the page is
+// complete and no script of its own sets the focus any more.
 func (b *Tab) Fill(id string, values ...string) {
 	b.t.Helper()
-	b.Until(fmt.Sprintf(`(e => !!e && !!document.activeElement.closest("[data-step]") && (e.focus(), e.select(), true))(document.getElementById(%q))`, id))
+	b.Until(fmt.Sprintf(`(e => !!e && document.readyState === "complete" && (e.focus(), e.select(), true))(document.getElementById(%q))`, id))
 	b.Type(strings.Join(values, kb.Tab))
 }
 

@@ -121,6 +121,7 @@ var texts = map[string]words{
 	"pin-new":           {"New PIN", "Nouveau NIP"},
 	"pin-again":         {"New PIN again", "Nouveau NIP encore une fois"},
 	"pin-differ":        {"The new PIN was not the same both times. The card was not changed.", "Les deux nouveaux NIP diffèrent. La carte n’a pas été changée."},
+	"pin-go":            {"Set the new PIN", "Définir le nouveau NIP"},
 	"pin-set":           {"The card has the new PIN", "La carte a le nouveau NIP"},
 	"pin-set-text":      {"The old one is good for nothing any more. Tell nobody the new one.", "L’ancien ne sert plus à rien. Ne dites le nouveau à personne."},
 	"pad-title":         {"PIN on the reader", "NIP sur le lecteur"},
