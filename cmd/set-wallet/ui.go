@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 
 const (
 	idleAfter      = 15 * time.Minute // without an open page the window closes itself
-	idleLook       = 10 * time.Second
+	idleLooks      = 90
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 10 * time.Second
 	portAttempts   = 20
@@ -96,7 +97,7 @@ func ui(c *urfave.Context) error {
 	if err := announce(c, dir, address); err != nil {
 		return err
 	}
-	go closeWhenIdle(ctx, window, stop)
+	go closeWhenIdle(ctx, window, idleAfter, stop)
 	return <-served
 }
 
@@ -156,9 +157,9 @@ func listenLoopback() (listeners []net.Listener, hosts []string, err error) {
 			four.Close()
 			continue
 		}
-		listeners, hosts = []net.Listener{sameUser{four}}, []string{four.Addr().String()}
+		listeners, hosts = []net.Listener{sameUser{four, os.Getuid()}}, []string{four.Addr().String()}
 		if err == nil {
-			listeners, hosts = append(listeners, sameUser{six}), append(hosts, six.Addr().String())
+			listeners, hosts = append(listeners, sameUser{six, os.Getuid()}), append(hosts, six.Addr().String())
 		}
 		return listeners, hosts, nil
 	}
@@ -171,14 +172,17 @@ func closeAll(listeners []net.Listener) {
 	}
 }
 
-// sameUser accepts connections of the user whose wallet it is. Where the system does not tell whose a
+// sameUser accepts connections of one user, whose wallet it is. Where the system does not tell whose a
 // connection is, the window's token alone decides.
-type sameUser struct{ net.Listener }
+type sameUser struct {
+	net.Listener
+	user int
+}
 
 func (l sameUser) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil || ownConnection(c) {
+		if err != nil || connectionOf(l.user, c) {
 			return c, err
 		}
 		c.Close()
@@ -209,14 +213,14 @@ func serve(ctx context.Context, listeners []net.Listener, h http.Handler) <-chan
 	return ended
 }
 
-func closeWhenIdle(ctx context.Context, w *web.Window, stop func()) {
+func closeWhenIdle(ctx context.Context, w *web.Window, after time.Duration, stop func()) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(idleLook):
+		case <-time.After(after / idleLooks):
 		}
-		if since, idle := w.Idle(); idle && time.Since(since) > idleAfter {
+		if since, idle := w.Idle(); idle && time.Since(since) > after {
 			stop()
 		}
 	}

@@ -15,10 +15,12 @@ import (
 const (
 	peerLooks = 5 // a connection may be accepted before the kernel's table shows it
 	peerPause = 2 * time.Millisecond
+
+	established = "01" // TCP_ESTABLISHED
 )
 
-// ownConnection says if the other end of a connection on this computer is a program of this user.
-func ownConnection(c net.Conn) bool {
+// connectionOf says if the other end of a connection on this computer is a program of this user.
+func connectionOf(user int, c net.Conn) bool {
 	here, there := addrPort(c.LocalAddr()), addrPort(c.RemoteAddr())
 	file := "/proc/net/tcp"
 	if here.Addr().Is6() {
@@ -26,7 +28,7 @@ func ownConnection(c net.Conn) bool {
 	}
 	for range peerLooks {
 		if uid, ok := ownerOf(file, there, here); ok {
-			return uid == os.Getuid()
+			return uid == user
 		}
 		time.Sleep(peerPause)
 	}
@@ -38,7 +40,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }
 
-// ownerOf finds the socket that is bound to local and connected to remote in the kernel's table (proc_net_tcp).
+// ownerOf finds the socket that is bound to local and connected to remote in the kernel's table (proc_net_tcp). One
+// that its program has closed is root's there, whosever it was, and does not count.
 func ownerOf(file string, local, remote netip.AddrPort) (uid int, ok bool) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -48,8 +51,8 @@ func ownerOf(file string, local, remote netip.AddrPort) (uid int, ok bool) {
 	want := [2]string{tableForm(local), tableForm(remote)}
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		column := strings.Fields(lines.Text())
-		const address, peer, user = 1, 2, 7
-		if len(column) > user && column[address] == want[0] && column[peer] == want[1] {
+		const address, peer, state, user = 1, 2, 3, 7
+		if len(column) > user && column[address] == want[0] && column[peer] == want[1] && column[state] == established {
 			uid, err := strconv.Atoi(column[user])
 			return uid, err == nil
 		}

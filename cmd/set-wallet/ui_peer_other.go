@@ -4,5 +4,5 @@ package main
 
 import "net"
 
-// ownConnection cannot tell here.
-func ownConnection(net.Conn) bool { return true }
+// connectionOf cannot tell here.
+func connectionOf(int, net.Conn) bool { return true }

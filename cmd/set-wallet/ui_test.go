@@ -50,6 +50,15 @@ type window struct {
 	stop   context.CancelFunc
 	ended  chan int
 	stderr bytes.Buffer
+
+	process *exec.Cmd // nil in this process
+}
+
+// kill ends the program as a crash does.
+func (w *window) kill() {
+	w.process.Process.Kill()
+	<-w.ended
+	w.ended = nil
 }
 
 // ui starts the window and gives the address that it prints.
@@ -81,9 +90,15 @@ func (s *windowScene) startUI(args ...string) (w *window, address string) {
 // program starts the window as a process of its own, which reaches smart cards through a pcscd of its own.
 func (s *windowScene) program(socket string, args ...string) (w *window, address string) {
 	s.t.Helper()
-	cmd := exec.Command("set-wallet", append([]string{"ui", "--no-browser", "--local", "--dir", s.wallet()}, args...)...)
-	cmd.Env = append(os.Environ(), "PCSCLITE_CSOCK_NAME="+socket)
-	w = &window{s: s.scene, stop: func() { cmd.Process.Signal(os.Interrupt) }, ended: make(chan int, 1)}
+	return s.start([]string{"PCSCLITE_CSOCK_NAME=" + socket}, append([]string{"ui", "--no-browser", "--local"}, args...)...)
+}
+
+// start starts set-wallet as a process of its own, and gives the first line that it prints.
+func (s *windowScene) start(env []string, args ...string) (w *window, line string) {
+	s.t.Helper()
+	cmd := exec.Command("set-wallet", args...)
+	cmd.Env = append(append(os.Environ(), "SET_WALLET_DIR="+s.wallet()), env...)
+	w = &window{s: s.scene, process: cmd, stop: func() { cmd.Process.Signal(os.Interrupt) }, ended: make(chan int, 1)}
 	cmd.Stderr = &w.stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -94,7 +109,7 @@ func (s *windowScene) program(socket string, args ...string) (w *window, address
 	}
 	s.windows = append(s.windows, w)
 	lines := bufio.NewReader(out)
-	line, err := lines.ReadString('\n')
+	line, err = lines.ReadString('\n')
 	go func() {
 		io.Copy(io.Discard, lines)
 		cmd.Wait()

@@ -30,6 +30,9 @@ const (
 	lookPause      = 20 * time.Millisecond
 )
 
+// Rebound is a name of an attacker's that leads to this computer, as after DNS rebinding.
+const Rebound = "rebound.example"
+
 // Chromium is a browser that several tests can share. Every tab has cookies of its own.
 type Chromium struct {
 	ctx      context.Context
@@ -43,6 +46,7 @@ func New(t *testing.T, pictures string) *Chromium {
 		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("lang", "en"),
+		chromedp.Flag("host-resolver-rules", "MAP "+Rebound+" 127.0.0.1"),
 		chromedp.WSURLReadTimeout(time.Minute),
 	)
 	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)

@@ -196,6 +196,11 @@ type snapshot struct {
 // Pays says if the task is about a payment.
 func (s snapshot) Pays() bool { return s.Kind == "pay" || s.Kind == "inquire" }
 
+// CardIsOut says if the card that is waited for has to be put back, and nothing else is in the way.
+func (s snapshot) CardIsOut() bool {
+	return !slices.Contains([]Topic{TopicNoService, TopicDenied, TopicNoReader, TopicInUse}, s.Lost.Topic)
+}
+
 // AtCards says if the page of the cards has what helps.
 func (s snapshot) AtCards() bool {
 	return s.Problem != nil && slices.Contains([]Topic{TopicBlocked, TopicNoBank, TopicNotEnrolled, TopicKeyReplaced, TopicVault, TopicNoRequest}, s.Problem.Topic)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -106,6 +107,31 @@ func TestLocal(t *testing.T) {
 	}
 	if Local(netip.MustParseAddr("192.168.1.5")) {
 		t.Error("a shop may be in the same house")
+	}
+}
+
+// An address is good once, for a while, and as long as there are not too many.
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	g := newGuard([]string{"127.0.0.1:1"})
+	secret := func(address string) string { return strings.TrimPrefix(address, "http://127.0.0.1:1/enter/") }
+	late := secret(g.admit("late"))
+	g.tokens[0].until = time.Now()
+	if _, ok := g.redeem(late); ok {
+		t.Error("an old address is good")
+	}
+	first, second := secret(g.admit("first")), secret(g.admit("second"))
+	for range tokensMax - 1 {
+		g.admit("")
+	}
+	if _, ok := g.redeem(first); ok {
+		t.Error("more addresses are good than are remembered")
+	}
+	if to, ok := g.redeem(second); !ok || to != "second" {
+		t.Errorf("got %q, %v", to, ok)
+	}
+	if _, ok := g.redeem(second); ok {
+		t.Error("an address is good twice")
 	}
 }
 
