@@ -145,7 +145,7 @@ func TestWindowGuard(t *testing.T) {
 		"another address":            {"GET", v.base, map[string]string{"Host": "127.0.0.2" + port}, "", 403},
 		"foreign host for a token":   {"GET", unused, map[string]string{"Host": "wallet.example"}, "", 403},
 		"old browser":                {"GET", v.base, map[string]string{"Sec-Fetch-Site": ""}, "", 200},
-		"old browser, foreign":       {"GET", v.base + "events", map[string]string{"Sec-Fetch-Site": "", "Origin": "http://evil.example"}, "", 403},
+		"old browser, foreign":       {"GET", v.base + "cards", map[string]string{"Sec-Fetch-Site": "", "Origin": "http://evil.example"}, "", 403},
 		"POST, old browser":          {"POST", v.base + "enrol", map[string]string{"Sec-Fetch-Site": ""}, "start=1&csrf=" + v.csrf, 303},
 		"POST, old, foreign origin":  {"POST", v.base + "enrol", map[string]string{"Sec-Fetch-Site": "", "Origin": "http://evil.example"}, "start=1&csrf=" + v.csrf, 403},
 		"POST, old, another port":    {"POST", v.base + "enrol", map[string]string{"Sec-Fetch-Site": "", "Origin": "http://127.0.0.1:1"}, "start=1&csrf=" + v.csrf, 403},
@@ -158,7 +158,7 @@ func TestWindowGuard(t *testing.T) {
 		"file":                       {"POST", v.base + "install", map[string]string{"Content-Type": "multipart/form-data; boundary=x"}, fmt.Sprintf(upload, "csrf", v.csrf), 303},
 		"from another site":          {"GET", v.base, map[string]string{"Sec-Fetch-Site": "cross-site"}, "", 403},
 		"from another port":          {"GET", v.base, map[string]string{"Sec-Fetch-Site": "same-site"}, "", 403},
-		"foreign origin":             {"GET", v.base + "events", map[string]string{"Origin": "http://evil.example"}, "", 403},
+		"foreign origin":             {"GET", v.base + "cards", map[string]string{"Origin": "http://evil.example"}, "", 403},
 		"POST, foreign origin":       {"POST", v.base + "enrol", map[string]string{"Origin": "http://evil.example"}, "start=1&csrf=" + v.csrf, 403},
 		"POST, another port":         {"POST", v.base + "enrol", map[string]string{"Origin": "http://127.0.0.1:1", "Sec-Fetch-Site": "same-site"}, "start=1&csrf=" + v.csrf, 403},
 		"POST, no origin":            {"POST", v.base + "enrol", map[string]string{"Origin": "", "Sec-Fetch-Site": ""}, "start=1&csrf=" + v.csrf, 403},
@@ -404,6 +404,11 @@ func testWindowForeignPages(t *testing.T, c *browsertest.Chromium) {
 	s.takeOver(b)
 }
 
+// hide tells a page that it is hidden, as behind another tab, or seen again.
+func hide(b *browsertest.Tab, hidden bool) {
+	b.Run(fmt.Sprintf(`Object.defineProperty(document, "hidden", {value: %v, configurable: true}), document.dispatchEvent(new Event("visibilitychange"))`, hidden))
+}
+
 // takeOver has another program serve at the address of a window that has closed, while its page is hidden: the page sees
 // that it is another, and shows nothing of it.
 func (s *windowScene) takeOver(b *browsertest.Tab) {
@@ -412,10 +417,7 @@ func (s *windowScene) takeOver(b *browsertest.Tab) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	hide := func(hidden bool) {
-		b.Run(fmt.Sprintf(`Object.defineProperty(document, "hidden", {value: %v, configurable: true}), document.dispatchEvent(new Event("visibilitychange"))`, hidden))
-	}
-	hide(true)
+	hide(b, true)
 	for _, w := range s.windows {
 		w.close()
 	}
@@ -435,7 +437,7 @@ func (s *windowScene) takeOver(b *browsertest.Tab) {
 	})}
 	go evil.Serve(l)
 	defer evil.Close()
-	hide(false)
+	hide(b, false)
 	b.Sees("The wallet has been closed.")
 	if n := asked.Load(); n != 0 || strings.Contains(b.Text(), "Enter your PIN") {
 		s.t.Errorf("the page asked another program %d times, and shows %s", n, b.Text())

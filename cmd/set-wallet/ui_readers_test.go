@@ -1,13 +1,19 @@
 package main
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
 	"github.com/setkit/setkit/cmd/internal/browsertest"
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/wallet"
+	"github.com/setkit/setkit/roles/wallet/web"
+	"github.com/setkit/setkit/smartcard"
 	"github.com/setkit/setkit/smartcard/cardtest"
+	"github.com/setkit/setkit/smartcard/pcsc"
 	"github.com/setkit/setkit/smartcard/virtual"
 )
 
@@ -112,4 +118,101 @@ func testWindowReaders(t *testing.T, c *browsertest.Chromium) {
 	if n := s.shop.Count(set.PInitReqType); n != 1 {
 		t.Errorf("%d first messages, want 1", n)
 	}
+}
+
+// A reader that is unplugged takes its card along, and the last one leaves a word about what to do.
+func TestReaderUnplugged(t *testing.T) {
+	t.Parallel()
+	d := &devices{visits: make(map[string]int), changed: make(chan struct{})}
+	for _, step := range []struct {
+		change pcsc.Change
+		reader string
+		want   int
+		topic  web.Topic
+	}{
+		{pcsc.ReaderConnected, "A", 1, ""},
+		{pcsc.ReaderConnected, "B", 2, ""},
+		{pcsc.CardRemoved, "A", 2, ""},
+		{pcsc.ReaderDisconnected, "A", 1, ""},
+		{pcsc.ReaderDisconnected, "B", 0, web.TopicNoReader},
+		{pcsc.ServiceLost, "", 0, web.TopicNoService},
+		{pcsc.ServiceBack, "", 0, web.TopicNoReader},
+	} {
+		_, _, changed := d.Readers()
+		d.take(t.Context(), pcsc.Event{Change: step.change, Reader: pcsc.Reader{Name: step.reader}, Err: smartcard.ErrNoService})
+		readers, problem, _ := d.Readers()
+		var topic web.Topic
+		if problem != nil {
+			topic = problem.Topic
+		}
+		if len(readers) != step.want || topic != step.topic {
+			t.Errorf("%v %s: %+v, %q", step.change, step.reader, readers, topic)
+		}
+		select {
+		case <-changed:
+		default:
+			t.Errorf("%v %s: no page was told", step.change, step.reader)
+		}
+	}
+}
+
+// A window without an open page closes itself, also while an order waits there for an answer; the page says then how to go
+// on.
+func testWindowIdle(t *testing.T, c *browsertest.Chromium) {
+	s := newScene(t)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	wallets := make(map[set.Language]*wallet.Wallet)
+	for _, l := range web.Languages() {
+		w, err := wallet.Open(ctx, s.wallet(), wallet.Config{Language: l})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		wallets[l] = w
+	}
+	listeners, hosts, err := listenLoopback()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(listeners)
+	d := &devices{visits: make(map[string]int), changed: make(chan struct{})}
+	window, err := web.New(web.Config{Wallets: wallets, Devices: d, Explain: explain, LocalPeers: true, Dir: s.wallet(), Quit: stop}, hosts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer window.Close()
+	served := serve(ctx, listeners, window)
+	m, err := (&set.Initiation{
+		Kind: set.RegistrationInitiation, SETURL: s.ca.URL, QueryURL: s.ca.URL, SuccessURL: s.ca.URL, FailureURL: s.ca.URL, CancelURL: s.ca.URL, Versions: []string{"1.0"},
+	}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := c.Open(t, "en")
+	b.Visit(window.Open(m))
+	b.Sees("No bank is installed")
+	b.Press("Cards")
+	b.Press("Install a bundle")
+	b.Until(`!!document.getElementById("file")`)
+	for {
+		if _, idle := window.Idle(); !idle {
+			break // the page listens
+		}
+		time.Sleep(time.Millisecond)
+	}
+	const after = 300 * time.Millisecond
+	go closeWhenIdle(ctx, window, after, stop)
+	select {
+	case <-ctx.Done():
+		t.Fatal("the window has closed before the person's eyes")
+	case <-time.After(3 * after):
+	}
+	b.End()
+	hide(b, true)
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	hide(b, false)
+	b.Sees("To go on, open the wallet again")
 }

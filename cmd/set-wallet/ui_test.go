@@ -180,7 +180,7 @@ func TestWindow(t *testing.T) {
 		"purchase": testWindowPurchase, "decisions": testWindowDecisions, "once": testWindowOnce, "card": testWindowCard,
 		"signature lost": testWindowSignatureLost, "interrupted": testWindowInterrupted, "enrolment": testWindowEnrolment,
 		"hostile messages": testWindowHostile, "hostile pages": testWindowForeignPages, "install": testWindowInstall, "PIN": testWindowPIN,
-		"renewal": testWindowRenewal, "keypad": testWindowKeypad, "readers": testWindowReaders,
+		"renewal": testWindowRenewal, "keypad": testWindowKeypad, "readers": testWindowReaders, "idle": testWindowIdle,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -259,6 +259,17 @@ func testWindowDecisions(t *testing.T, c *browsertest.Chromium) {
 		t.Error("the cancelled payment is still open")
 	}
 
+	// The shop has changed the order since it woke the wallet.
+	old := s.order()
+	s.shop.NewOrder()
+	_, address := s.ui("--open", old)
+	b.Visit(address)
+	b.Sees("The answer is not acceptable")
+	b.Sees("Order again")
+	b.Accessible("changed")
+	b.Press("Cancel")
+	s.wantPayments(2)
+
 	// An order that no card can pay, and a card that is blocked.
 	s.shop.NewOrder()
 	m := s.shop.Initiation()
@@ -267,7 +278,7 @@ func testWindowDecisions(t *testing.T, c *browsertest.Chromium) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, address := s.ui("--open", s.message(wire))
+	_, address = s.ui("--open", s.message(wire))
 	b.Visit(address)
 	b.Sees("No enrolled card fits")
 	b.Accessible("failed")
@@ -562,14 +573,86 @@ func testWindowEnrolment(t *testing.T, c *browsertest.Chromium) {
 	b.Sees("Payer 42,50 CHF")
 	b.Until(`document.querySelector("img.logo")?.naturalWidth > 0`)
 	b.Accessible("pay-fr")
+	s.walkInFrench(b)
+}
+
+// walkInFrench pays, looks at every page and begins all that can be begun.
+func (s *windowScene) walkInFrench(b *browsertest.Tab) {
+	s.t.Helper()
+	french := func(name string) {
+		s.t.Helper()
+		if foreign := browsertest.Value[[]string](b, notFrench); len(foreign) > 0 {
+			s.t.Errorf("%s: %q", name, foreign)
+		}
+	}
+	french("pay")
+	b.PIN(wrongPIN)
+	b.Sees("encore 2 essais")
+	french("wrong PIN")
 	b.PIN(testPIN)
 	b.Sees("La banque a approuvé le paiement.")
 	b.Accessible("receipt-fr")
-	b.Press("Aperçu")
-	b.Accessible("overview-fr")
-	b.Press("Historique")
-	b.Accessible("history-fr")
+	french("receipt")
+	for _, page := range []string{"Aperçu", "Historique", "Réglages", "Aide", "Cartes"} {
+		b.Press(page)
+		b.Until(fmt.Sprintf(`document.querySelector("nav [aria-current]")?.innerText === %q`, page))
+		b.Accessible(page + "-fr")
+		french(page)
+	}
+	for _, begin := range []struct{ button, sees, cancelled string }{
+		{"Renouveler", "Pour une nouvelle carte à puce", "n’a pas été renouvelé"},
+		{"Enregistrer une carte", "Numéro de carte", "n’a pas été enregistrée"},
+		{"Changer le NIP", "NIP actuel", "n’a pas été changé"},
+		{"NIP bloqué ou oublié", "Code PUK", "n’a pas été changé"},
+	} {
+		b.Press(begin.button)
+		b.Sees(begin.sees)
+		french(begin.button)
+		b.Press("Annuler")
+		b.Sees(begin.cancelled)
+		french(begin.button + ", cancelled")
+		b.Press("Cartes")
+	}
+	s.card.Unplug()
+	b.Sees("dans aucun lecteur")
+	french("no card")
+	b.Press("Changer le NIP")
+	b.Sees("Mettez la carte")
+	french("insert")
+	b.Press("Annuler")
+	s.card.Plug(s.card.Virtual)
+	s.shop.Behave(wallettest.Behaviour{Silent: true, Code: set.AuthDeclined})
+	s.shop.NewOrder()
+	_, address := s.ui("--open", s.order())
+	b.Visit(address)
+	b.PIN(testPIN)
+	b.Sees("Envoyé ; pas encore confirmé")
+	french("unclear")
+	s.shop.Behave(wallettest.Behaviour{Code: set.AuthDeclined})
+	b.Run(b.Button("Demander maintenant") + `?.click()`) // or the wallet asks by itself
+	b.Sees("La banque a refusé le paiement.")
+	french("declined")
+	used := b.Second()
+	used.Foreign() // a page that is refused is an error in the console
+	used.Visit(address)
+	used.Sees("Cette adresse a déjà servi")
+	b.Press("Réglages")
+	b.End()
+	b.Press("Fermer le portefeuille")
+	b.Sees("Le portefeuille est fermé.")
+	french("closed")
 }
+
+// notFrench gives what a page shows in French and has a word that is English only.
+const notFrench = `(() => {
+	const english = /\b(the|your|you|and|with|was|were|not|this|that|from|of|is|are|it|to|for|by|until|card|reader|wrong|wallet)\b/i;
+	const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+	while (texts.nextNode()) {
+		const at = texts.currentNode.parentElement, text = texts.currentNode.data.replaceAll(/set-(wallet|card)/g, "");
+		if (at.closest("[lang]").lang === "fr" && !at.closest(".text, .code, blockquote") && english.test(text)) found.push(text);
+	}
+	return found;
+})()`
 
 // installInFrench installs a bank with the keyboard alone.
 func (s *windowScene) installInFrench(b *browsertest.Tab, file string, signer pki.Digest) {

@@ -59,7 +59,7 @@ func readParts(r io.Reader, boundary string) (form, error) {
 	f := make(form)
 	for parts := multipart.NewReader(io.LimitReader(r, uploadOctetsMax), boundary); ; {
 		p, err := parts.NextPart()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // the last boundary; where it is missing the error wraps this
 			return f, nil
 		}
 		if err != nil {

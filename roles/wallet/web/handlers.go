@@ -166,6 +166,11 @@ type cardView struct {
 // endsWithin is how long before the end of a certificate the person is told.
 const endsWithin = 60 * 24 * time.Hour
 
+func viewOf(c *wallet.EnrolledCard) cardView {
+	left := time.Until(c.Certificate.X509.NotAfter)
+	return cardView{EnrolledCard: c, Expired: left < 0, Ends: left >= 0 && left < endsWithin}
+}
+
 func (w *Window) cardViews(r *request) ([]cardView, error) {
 	cards, err := r.wallet.Cards(r.Context())
 	if err != nil {
@@ -174,8 +179,8 @@ func (w *Window) cardViews(r *request) ([]cardView, error) {
 	readers, _, _ := w.cfg.Devices.Readers()
 	var out []cardView
 	for _, c := range cards {
-		left := time.Until(c.Certificate.X509.NotAfter)
-		v := cardView{EnrolledCard: c, Logo: w.bankLogo(r, c.Bank), Expired: left < 0, Ends: left >= 0 && left < endsWithin}
+		v := viewOf(c)
+		v.Logo = w.bankLogo(r, c.Bank)
 		for _, reader := range readers {
 			if reader.Card && reader.Serial == c.Serial {
 				v.Reader = reader.Name

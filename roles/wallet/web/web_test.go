@@ -2,6 +2,8 @@ package web
 
 import (
 	"bytes"
+	"context"
+	"crypto/x509"
 	"fmt"
 	"html/template"
 	"io/fs"
@@ -17,9 +19,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/bundle"
+	"github.com/setkit/setkit/roles/set/pki"
+	"github.com/setkit/setkit/roles/wallet"
 )
 
 var verb = regexp.MustCompile(`%[a-z]`)
+
+// sameText has the texts that French and English share.
+var sameText = []string{"nav", "stage-sign", "receipt-date", "receipt-xid", "history-date"}
 
 // Every text is there in both languages, says the same things, and is used.
 func TestTextsAreComplete(t *testing.T) {
@@ -38,7 +46,7 @@ func TestTextsAreComplete(t *testing.T) {
 	}
 	all := pages.String()
 	for key, w := range texts {
-		if w.en == "" || w.fr == "" {
+		if w.en == "" || w.fr == "" || w.en == w.fr && !slices.Contains(sameText, key) {
 			t.Errorf("%s: English %q, French %q", key, w.en, w.fr)
 		}
 		if diff := cmp.Diff(verb.FindAllString(w.en, -1), verb.FindAllString(w.fr, -1)); diff != "" {
@@ -63,6 +71,111 @@ func TestTextsAreComplete(t *testing.T) {
 	}
 	if len(advice) != len(adviceTexts) {
 		t.Error("a topic has two texts")
+	}
+}
+
+var (
+	action    = regexp.MustCompile(`{{.*?}}`)
+	tag       = regexp.MustCompile(`(?s)<[^>]*>`)
+	shownText = regexp.MustCompile(`\s(?:alt|title|aria-label|placeholder|label)="([^"]*)"`)
+	letters   = regexp.MustCompile(`\pL{2,}`)
+)
+
+// No page has words of its own: every one comes from the texts, which are there in both languages.
+func TestPagesHaveNoWords(t *testing.T) {
+	t.Parallel()
+	files, err := fs.Glob(pageFiles, "pages/*.html")
+	if err != nil || len(files) != len(pageNames)+2 {
+		t.Fatalf("%d pages, %v", len(files), err)
+	}
+	for _, name := range files {
+		b, err := pageFiles.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := action.ReplaceAllString(string(b), "")
+		for _, m := range shownText.FindAllStringSubmatch(text, -1) {
+			if letters.MatchString(m[1]) {
+				t.Errorf("%s: an attribute says %q", name, m[1])
+			}
+		}
+		if words := letters.FindAllString(tag.ReplaceAllString(text, " "), -1); words != nil {
+			t.Errorf("%s: the page says %q", name, words)
+		}
+	}
+}
+
+// A window in which nobody looks is idle, unless a task does something. One that waits for a person who may as well cancel
+// does not.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	w := &Window{ctx: t.Context(), changed: make(chan struct{}), left: time.Now()}
+	idle := func() bool {
+		_, idle := w.Idle()
+		return idle
+	}
+	asked, done := make(chan struct{}), make(chan struct{})
+	one := w.taskOf([32]byte{1}, func(one *task) {
+		one.kind, one.run = "pay", func(ctx context.Context, one *task) {
+			one.show(view{Step: "working"})
+			<-asked
+			f, err := one.ask(ctx, view{Step: "offer", Cancel: true})
+			f.clear()
+			if err == nil {
+				<-done
+			}
+		}
+	})
+	if !idle() {
+		t.Error("a task that nobody has begun keeps the window")
+	}
+	one.start("en")
+	if idle() {
+		t.Error("a task that works does not keep the window")
+	}
+	close(asked)
+	for one.snapshot().Step != "offer" {
+		time.Sleep(time.Millisecond)
+	}
+	if !idle() {
+		t.Error("a question keeps the window")
+	}
+	w.look(1)
+	if idle() {
+		t.Error("somebody looks")
+	}
+	w.look(-1)
+	one.answer(form{"do": []byte("go"), "nonce": []byte(one.snapshot().Nonce)})
+	if idle() {
+		t.Error("what was agreed to does not keep the window")
+	}
+	close(done)
+	w.work.Wait()
+	if !idle() {
+		t.Error("what is over keeps the window")
+	}
+}
+
+// A certificate that ends soon is said to, in time.
+func TestCertificateEnds(t *testing.T) {
+	t.Parallel()
+	pages, err := parsePages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for left, want := range map[time.Duration]string{-time.Hour: "certificate expired", time.Hour: "certificate ends on", endsWithin + time.Hour: "valid until"} {
+		c := &wallet.EnrolledCard{Last4: "1111", Certificate: &pki.Certificate{X509: &x509.Certificate{NotAfter: time.Now().Add(left)}}}
+		v := viewOf(c)
+		var out bytes.Buffer
+		err := pages["en/cards"].ExecuteTemplate(&out, "layout.html", page{Name: "cards", Language: "en", Base: "/", Data: cardsPage{Cards: []cardView{v}}})
+		if err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%v before its end, %v: want %q in %s", left, err, want, out.String())
+		}
+		out.Reset()
+		err = pages["en/home"].ExecuteTemplate(&out, "layout.html", page{Name: "home", Language: "en", Base: "/", Data: homePage{Cards: []cardView{v}}})
+		if err != nil || strings.Contains(out.String(), "A certificate ends soon") != v.Ends {
+			t.Errorf("%v before its end, %v: %s", left, err, out.String())
+		}
 	}
 }
 
@@ -178,4 +291,39 @@ func FuzzForm(f *testing.F) {
 			t.Errorf("%d octets out of %d in %d fields", sum, len(body), len(got))
 		}
 	})
+}
+
+func FuzzParts(f *testing.F) {
+	f.Add([]byte("--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"b\"\r\n\r\n0\x00\r\n--x--\r\n"))
+	f.Add([]byte("--x\r\nContent-Disposition: form-data; name=\"csrf\"\r\n\r\nABC\r\n--x\r\n\r\n--x--"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, err := readParts(bytes.NewReader(body), "x")
+		for name, v := range got {
+			if len(v) > formOctetsMax && name != fileField || len(v) > bundle.SizeMax+1 {
+				t.Errorf("%d octets in %q", len(v), name)
+			}
+		}
+		if err == nil && len(got) > formFieldsMax {
+			t.Errorf("%d fields", len(got))
+		}
+	})
+}
+
+// A file that is too big for a bundle is kept so far that it is seen to be; a form that is no form is refused.
+func TestUpload(t *testing.T) {
+	t.Parallel()
+	part := func(name string, size int) string {
+		return "--x\r\nContent-Disposition: form-data; name=\"" + name + "\"\r\n\r\n" + strings.Repeat("a", size) + "\r\n"
+	}
+	f, err := readParts(strings.NewReader(part("file", 2*bundle.SizeMax)+part("csrf", 26)+"--x--\r\n"), "x")
+	if err != nil || len(f[fileField]) != bundle.SizeMax+1 || len(f["csrf"]) != 26 {
+		t.Errorf("%d octets of the file, %d of the token, %v", len(f[fileField]), len(f["csrf"]), err)
+	}
+	for name, body := range map[string]string{
+		"twice": part("a", 1) + part("a", 1) + "--x--\r\n", "cut off": part("a", 1), "too much": part("file", uploadOctetsMax) + "--x--\r\n", "not parts": "csrf=1",
+	} {
+		if _, err := readParts(strings.NewReader(body), "x"); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
 }
