@@ -100,15 +100,12 @@ func testWindowPIN(t *testing.T, c *browsertest.Chromium) {
 	}
 	b.Walk("Change the PIN")
 	b.Until(`document.activeElement?.id === "pin"`)
-	b.Accessible("pin-change")
 	set(wrongPIN, changed, changed)
 	b.Sees("The PIN was wrong (2 tries left)")
 	set(testPIN, changed, again)
 	b.Sees("was not the same both times")
-	b.Accessible("pin-differ")
 	set(testPIN, changed, changed)
 	b.Sees("The card has the new PIN")
-	b.Accessible("pin-set")
 	wantPIN(t, s.card.Virtual, changed)
 
 	b.Press("To the cards")
@@ -121,7 +118,6 @@ func testWindowPIN(t *testing.T, c *browsertest.Chromium) {
 	b.Walk("I am sure of my PIN")
 	set(wrongPIN, again, again)
 	b.Sees("The PIN is blocked")
-	b.Accessible("pin-blocked")
 	b.Press("Cancel")
 	b.Sees("The PIN was not changed.")
 
@@ -205,7 +201,6 @@ func testWindowRenewal(t *testing.T, c *browsertest.Chromium) {
 	b.Sees("One of these cards will do")
 	plug(t, host, 0, s.card.Virtual)
 	b.Sees("into a second reader")
-	b.Accessible("renew-second")
 	plug(t, host, 1, next)
 	b.Sees("PIN of smart card " + serialOf(s.card.Virtual))
 	b.PIN(testPIN)
@@ -224,5 +219,4 @@ func testWindowRenewal(t *testing.T, c *browsertest.Chromium) {
 	}
 	b.Press("Cards")
 	b.Until(`document.querySelectorAll("#cards li").length === 2`)
-	b.Accessible("renewed")
 }

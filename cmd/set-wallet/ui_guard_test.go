@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -235,6 +236,24 @@ func runAs(t *testing.T, user uint32, script string) string {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	out, _ := cmd.CombinedOutput()
 	return string(out)
+}
+
+// Nothing but this computer reaches a window.
+func TestListenLoopback(t *testing.T) {
+	t.Parallel()
+	listeners, hosts, err := listenLoopback()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(listeners)
+	var bound []string
+	for _, l := range listeners {
+		bound = append(bound, l.Addr().String())
+	}
+	port := hosts[0][strings.LastIndex(hosts[0], ":"):]
+	if want := []string{"127.0.0.1" + port, "[::1]" + port}; !slices.Equal(bound, want) || !slices.Equal(hosts, want) {
+		t.Errorf("bound to %q, for the hosts %q; want %q", bound, hosts, want)
+	}
 }
 
 // A window of another user hangs up on this one, over IPv4 and IPv6, and one of this user does not: the kernel says whose

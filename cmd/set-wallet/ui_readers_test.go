@@ -96,7 +96,7 @@ func testWindowReaders(t *testing.T, c *browsertest.Chromium) {
 	service(false)
 	b.Sees("The card was taken out")
 	b.PIN(testPIN)
-	b.Sees("Put the card back")
+	b.Sees("The smart card service does not run")
 	b.Accessible("service-lost")
 	s.wantPayments(0)
 	service(true)

@@ -266,7 +266,6 @@ func testWindowDecisions(t *testing.T, c *browsertest.Chromium) {
 	b.Visit(address)
 	b.Sees("The answer is not acceptable")
 	b.Sees("Order again")
-	b.Accessible("changed")
 	b.Press("Cancel")
 	s.wantPayments(2)
 
@@ -568,17 +567,18 @@ func testWindowEnrolment(t *testing.T, c *browsertest.Chromium) {
 		b.Visit(address)
 		b.Sees(want)
 	}
-	_, address = s.ui("--open", s.order())
-	b.Visit(address)
-	b.Sees("Payer 42,50 CHF")
-	b.Until(`document.querySelector("img.logo")?.naturalWidth > 0`)
-	b.Accessible("pay-fr")
-	s.walkInFrench(b)
+	b.Do(chromedp.Navigate("about:blank"))
+	s.walkInFrench(c.Open(t, "fr-CH"))
 }
 
 // walkInFrench pays, looks at every page and begins all that can be begun.
 func (s *windowScene) walkInFrench(b *browsertest.Tab) {
 	s.t.Helper()
+	_, address := s.ui("--open", s.order())
+	b.Visit(address)
+	b.Sees("Payer 42,50 CHF")
+	b.Until(`document.querySelector("img.logo")?.naturalWidth > 0`)
+	b.Accessible("pay-fr")
 	french := func(name string) {
 		s.t.Helper()
 		if foreign := browsertest.Value[[]string](b, notFrench); len(foreign) > 0 {
@@ -596,7 +596,9 @@ func (s *windowScene) walkInFrench(b *browsertest.Tab) {
 	for _, page := range []string{"Aperçu", "Historique", "Réglages", "Aide", "Cartes"} {
 		b.Press(page)
 		b.Until(fmt.Sprintf(`document.querySelector("nav [aria-current]")?.innerText === %q`, page))
-		b.Accessible(page + "-fr")
+		if page == "Cartes" || page == "Réglages" {
+			b.Accessible(strings.ReplaceAll(page, "é", "e") + "-fr")
+		}
 		french(page)
 	}
 	for _, begin := range []struct{ button, sees, cancelled string }{
@@ -623,14 +625,13 @@ func (s *windowScene) walkInFrench(b *browsertest.Tab) {
 	s.card.Plug(s.card.Virtual)
 	s.shop.Behave(wallettest.Behaviour{Silent: true, Code: set.AuthDeclined})
 	s.shop.NewOrder()
-	_, address := s.ui("--open", s.order())
+	_, address = s.ui("--open", s.order())
 	b.Visit(address)
 	b.PIN(testPIN)
 	b.Sees("Envoyé ; pas encore confirmé")
 	french("unclear")
 	s.shop.Behave(wallettest.Behaviour{Code: set.AuthDeclined})
-	b.Run(b.Button("Demander maintenant") + `?.click()`) // or the wallet asks by itself
-	b.Sees("La banque a refusé le paiement.")
+	b.Sees("La banque a refusé le paiement.") // the wallet has asked by itself
 	french("declined")
 	used := b.Second()
 	used.Foreign() // a page that is refused is an error in the console
@@ -671,7 +672,6 @@ func (s *windowScene) installInFrench(b *browsertest.Tab, file string, signer pk
 	b.Choose("file", s.order()) // no bundle at all
 	b.Fill("fingerprint", kb.Backspace+kb.Enter)
 	b.Sees("Ce n’est pas un paquet de banque")
-	b.Accessible("bundle-refused-fr")
 	b.Walk("Réessayer")
 	b.Until(`!!document.getElementById("file")`)
 	b.Choose("file", file)
@@ -682,7 +682,6 @@ func (s *windowScene) installInFrench(b *browsertest.Tab, file string, signer pk
 	b.Until(`document.activeElement.tagName === "H1"`)
 	b.Walk("La lettre a la même empreinte")
 	b.Sees("La banque est installée")
-	b.Accessible("installed-fr")
 	b.Press("Vers les cartes")
 }
 

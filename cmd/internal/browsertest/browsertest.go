@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	browserTimeout = 90 * time.Second // for one walk, on a busy machine
+	browserTimeout = 3 * time.Minute // for one walk, on a busy machine
 	lookPause      = 20 * time.Millisecond
 )
 
@@ -217,11 +217,11 @@ func (b *Tab) Until(expression string) {
 	}
 }
 
-// Sees waits for a text on the page.
+// Sees waits for a text on the page, whatever spaces it has there.
 func (b *Tab) Sees(text string) {
 	b.t.Helper()
 	quoted, _ := json.Marshal(text)
-	b.Until(fmt.Sprintf(`document.body.innerText.includes(%s)`, quoted))
+	b.Until(fmt.Sprintf(`document.body.innerText.replaceAll("\u00a0", " ").includes(%s)`, quoted))
 }
 
 // Text is what stands on the page.
@@ -298,9 +298,7 @@ func (b *Tab) Foreign() {
 // Press presses the button with this text.
 func (b *Tab) Press(text string) {
 	b.t.Helper()
-	find := b.Button(text)
-	b.Until(`!!` + find)
-	b.Run(find + `.click()`)
+	b.Until(fmt.Sprintf(`(e => !!e && (e.click(), true))(%s)`, b.Button(text)))
 }
 
 // Button is the expression that finds a button or a link by its text.

@@ -79,7 +79,7 @@ func (g *guard) checkOrigin(r *http.Request) error {
 	if !known {
 		return errForeign
 	}
-	if strings.HasPrefix(r.URL.Path, "/enter/") && r.Method == http.MethodGet {
+	if strings.HasPrefix(r.URL.Path, "/enter/") {
 		return nil
 	}
 	if origin, ok := r.Header["Origin"]; ok && (len(origin) != 1 || origin[0] != "http://"+r.Host) {

@@ -1,6 +1,10 @@
 package web
 
-import "github.com/setkit/setkit/roles/set"
+import (
+	"strings"
+
+	"github.com/setkit/setkit/roles/set"
+)
 
 // Topics of devices, peers and the wallet, besides those of initiation messages.
 const (
@@ -57,10 +61,13 @@ type words struct{ en, fr string }
 
 func (w words) in(l set.Language) string {
 	if l == "fr" {
-		return w.fr
+		return frenchSpaces.Replace(w.fr)
 	}
 	return w.en
 }
+
+// frenchSpaces has no line break between a punctuation mark and the word it belongs to.
+var frenchSpaces = strings.NewReplacer("« ", "«\u00a0", " »", "\u00a0»", " ?", "\u00a0?", " :", "\u00a0:", " ;", "\u00a0;", " …", "\u00a0…")
 
 type adviceText struct {
 	topic     Topic
