@@ -34,7 +34,7 @@ func uiCommand() *urfave.Command {
 		Usage: "open the wallet's window in the browser",
 		Description: "Prints an address that opens the window once, and opens it. Pages are served on this computer\n" +
 			"only, to this user only. A window that is open already opens another page. It closes itself when\n" +
-			"no page has been open for a quarter of an hour.\n\n" +
+			"no page has been open for a quarter of an hour and no payment is on its way.\n\n" +
 			"A shop's order that leads to this computer itself is refused, unless --local allows it: no shop\n" +
 			"is there, but other programs are.\n\n" +
 			"Example: set-wallet ui --open order-1001.setpay",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"testing"
@@ -219,4 +220,16 @@ func testWindowRenewal(t *testing.T, c *browsertest.Chromium) {
 	}
 	b.Press("Cards")
 	b.Until(`document.querySelectorAll("#cards li").length === 2`)
+
+	// Where two cards could be meant the person says which, once.
+	b.Press("Change the PIN")
+	b.Sees("Which reader?")
+	b.Run(fmt.Sprintf(`[...document.querySelectorAll("input")].find(e => e.value === %q).click()`, host.Readers[1].Name))
+	b.Press("Continue")
+	b.Sees("smart card " + serialOf(next))
+	b.PIN(wrongPIN + kb.Tab + testPIN + kb.Tab + testPIN)
+	b.Sees("The PIN was wrong (2 tries left)")
+	b.Sees("smart card " + serialOf(next))
+	b.Press("Cancel")
+	b.Sees("The PIN was not changed.")
 }

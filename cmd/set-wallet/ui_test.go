@@ -545,6 +545,9 @@ func testWindowEnrolment(t *testing.T, c *browsertest.Chromium) {
 	b.PIN(testPIN)
 	b.Sees("Votre banque examine votre demande")
 	s.ca.Pend(false)
+	b.Press("Cartes")
+	b.Sees("attend votre banque")
+	b.Accessible("waiting-fr")
 	b.Press("Demander maintenant")
 	b.PIN(testPIN)
 	b.Sees("La carte est enregistrée")
@@ -741,9 +744,13 @@ func testWindowHostile(t *testing.T, c *browsertest.Chromium) {
 	for _, to := range []string{s.shop.URL, "http://localhost:631/", "http://[::1]:8080/", "http://0x7f.1/", "http://169.254.169.254/latest", "http://127.0.0.1.:9/"} {
 		_, address := s.startUI("--open", s.message(with("SET-URL", to)))
 		b.Visit(address)
-		b.Sees("This order points to your own computer")
+		b.Sees("This points to your own computer")
 	}
 	b.Accessible("local")
+	b.Press("Settings")
+	b.Press("Install a bundle")
+	b.Fill("url", s.shop.PayURL+kb.Enter)
+	b.Sees("This points to your own computer")
 	s.wantPayments(0)
 	const acceptable = 3 // a script in its text, instalments, again and again
 	if n := s.shop.Count(set.PInitReqType); n != acceptable {
