@@ -101,6 +101,9 @@ func testWindowPIN(t *testing.T, c *browsertest.Chromium) {
 	}
 	b.Walk("Change the PIN")
 	b.Until(`document.activeElement?.id === "pin"`)
+	if !b.Is(`[...document.querySelectorAll("#pin, #new, #again")].filter(p => p.autocomplete === "off" && getComputedStyle(p).webkitTextSecurity === "disc").length === 3`) {
+		t.Error("the browser may keep a PIN, or shows it")
+	}
 	set(wrongPIN, changed, changed)
 	b.Sees("The PIN was wrong (2 tries left)")
 	set(testPIN, changed, again)
