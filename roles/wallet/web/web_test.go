@@ -210,7 +210,7 @@ func TestPagesEscape(t *testing.T) {
 func TestLocal(t *testing.T) {
 	t.Parallel()
 	for host, want := range map[string]bool{
-		"127.0.0.1": true, "127.8.0.1": true, "::1": true, "0.0.0.0": true, "::": true, "::ffff:127.0.0.1": true, "169.254.169.254": true, "fe80::1": true,
+		"127.0.0.1": true, "127.8.0.1": true, "::1": true, "0.0.0.0": true, "::": true, "::ffff:127.0.0.1": true, "::ffff:0.0.0.0": true, "169.254.169.254": true, "fe80::1": true,
 		"localhost": true, "LOCALHOST.": true, "shop.localhost": true, "127.1": true, "2130706433": true, "0x7f000001": true, "0177.0.0.1": true, "224.0.0.1": true, "": true,
 		"shop.example": false, "cafe.de": false, "192.168.1.5": false, "10.0.0.1": false, "93.184.216.34": false, "2001:db8::1": false, "1und1.example": false,
 	} {
