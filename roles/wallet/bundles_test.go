@@ -72,12 +72,12 @@ func (s *scene) install(t *testing.T, b *bundle.Signed, want wallet.Installed) {
 }
 
 // refuse wants a bundle refused, without a question whether to trust it.
-func (s *scene) refuse(t *testing.T, file []byte, fingerprint *pki.Digest, want string) {
+func (s *scene) refuse(t *testing.T, file []byte, fingerprint *pki.Digest, kind error, want string) {
 	t.Helper()
 	c := confirmation{answer: true}
 	before := s.bundles(t)
-	if _, _, err := s.wallet.Install(t.Context(), file, fingerprint, c.confirm); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("got %v, want %q", err, want)
+	if _, _, err := s.wallet.Install(t.Context(), file, fingerprint, c.confirm); !errors.Is(err, kind) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q, %v", err, want, kind)
 	}
 	if c.asked > 0 {
 		t.Errorf("%s: asked whether to trust it", want)
@@ -124,17 +124,17 @@ func TestInstall(t *testing.T) {
 	s.install(t, first, wallet.Unchanged)
 	s.install(t, s.bundle(t, 5, key, nil), wallet.Updated)
 
-	s.refuse(t, first.Raw, nil, "is older than the one that is installed, 5")
+	s.refuse(t, first.Raw, nil, wallet.ErrBundleOlder, "is older than the one that is installed, 5")
 	fp := first.Signer
-	s.refuse(t, first.Raw, &fp, "is older")
-	s.refuse(t, s.bundle(t, 5, key, nil, func(b *bundle.Bundle) { b.Brands[0].CA = "http://elsewhere.example/" }).Raw, nil, "is not the one that is installed")
-	s.refuse(t, s.bundle(t, 6, foreign, nil).Raw, nil, "signed by another key")
-	s.refuse(t, s.bundle(t, 6, foreign, next).Raw, nil, "signed by another key")
-	s.refuse(t, s.bundle(t, 6, foreign, nil, func(b *bundle.Bundle) { b.Bank.Name = "NORDHAVN BANK" }).Raw, nil, "signed by another key")
+	s.refuse(t, first.Raw, &fp, wallet.ErrBundleOlder, "is older")
+	s.refuse(t, s.bundle(t, 5, key, nil, func(b *bundle.Bundle) { b.Brands[0].CA = "http://elsewhere.example/" }).Raw, nil, wallet.ErrBundleOlder, "is not the one that is installed")
+	s.refuse(t, s.bundle(t, 6, foreign, nil).Raw, nil, wallet.ErrBundleSigner, "signed by another key")
+	s.refuse(t, s.bundle(t, 6, foreign, next).Raw, nil, wallet.ErrBundleSigner, "signed by another key")
+	s.refuse(t, s.bundle(t, 6, foreign, nil, func(b *bundle.Bundle) { b.Bank.Name = "NORDHAVN BANK" }).Raw, nil, wallet.ErrBundleSigner, "signed by another key")
 
 	s.install(t, s.bundle(t, 7, next, key), wallet.Updated)
 	s.install(t, s.bundle(t, 8, next, nil), wallet.Updated)
-	s.refuse(t, s.bundle(t, 9, key, nil).Raw, nil, "signed by another key") // it has handed over
+	s.refuse(t, s.bundle(t, 9, key, nil).Raw, nil, wallet.ErrBundleSigner, "signed by another key") // it has handed over
 	s.install(t, s.bundle(t, 9, next, nil, func(b *bundle.Bundle) { b.Bank.Name = "NORDHAVN BANK" }), wallet.Updated)
 	if got := s.bundles(t); got != "NORDHAVN BANK 9" {
 		t.Errorf("installed %s", got)
@@ -151,7 +151,7 @@ func TestInstallByFingerprint(t *testing.T) {
 	s := newScene(t)
 	key, next := bundleKey(t), bundleKey(t)
 	first, second := s.bundle(t, 1, key, nil), s.bundle(t, 2, next, nil)
-	s.refuse(t, first.Raw, &second.Signer, "fingerprint")
+	s.refuse(t, first.Raw, &second.Signer, wallet.ErrBundleSigner, "fingerprint")
 	for _, step := range []struct {
 		b    *bundle.Signed
 		want wallet.Installed
@@ -161,9 +161,9 @@ func TestInstallByFingerprint(t *testing.T) {
 			t.Errorf("bundle %d: end %d, %v, asked %d times; want end %d", step.b.Sequence, end, err, c.asked, step.want)
 		}
 	}
-	s.refuse(t, s.bundle(t, 3, next, nil).Raw, &first.Signer, "fingerprint") // even under the key that is known
+	s.refuse(t, s.bundle(t, 3, next, nil).Raw, &first.Signer, wallet.ErrBundleSigner, "fingerprint") // even under the key that is known
 	// Endorsed by the key of the letter is not signed by it.
-	s.refuse(t, s.bundle(t, 3, bundleKey(t), next).Raw, &second.Signer, "fingerprint")
+	s.refuse(t, s.bundle(t, 3, bundleKey(t), next).Raw, &second.Signer, wallet.ErrBundleSigner, "fingerprint")
 }
 
 func TestInstallRefused(t *testing.T) {
@@ -172,17 +172,17 @@ func TestInstallRefused(t *testing.T) {
 	b := s.bundle(t, 1, bundleKey(t), nil)
 	changed := append([]byte(nil), b.Raw...)
 	changed[len(changed)-1] ^= 1
-	s.refuse(t, changed, nil, "wallet bundle")
-	s.refuse(t, nil, nil, "malformed")
-	s.refuse(t, make([]byte, bundle.SizeMax+1), nil, "over")
+	s.refuse(t, changed, nil, wallet.ErrBundleForm, "wallet bundle")
+	s.refuse(t, nil, nil, wallet.ErrBundleForm, "malformed")
+	s.refuse(t, make([]byte, bundle.SizeMax+1), nil, wallet.ErrBundleForm, "over")
 	s.now = b.NotAfter.Add(time.Second)
-	s.refuse(t, b.Raw, nil, "has expired")
+	s.refuse(t, b.Raw, nil, wallet.ErrBundleTime, "has expired")
 	s.now = b.NotBefore.Add(-time.Second)
-	s.refuse(t, b.Raw, nil, "is valid from")
+	s.refuse(t, b.Raw, nil, wallet.ErrBundleTime, "is valid from")
 	s.now = time.Time{}
 	s.install(t, b, wallet.NewBank)
 	s.now = b.NotAfter.Add(time.Second)
-	s.refuse(t, b.Raw, nil, "has expired")
+	s.refuse(t, b.Raw, nil, wallet.ErrBundleTime, "has expired")
 }
 
 // Two windows install the first bundle of a bank from different signers: one is trusted.

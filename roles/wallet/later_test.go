@@ -30,6 +30,10 @@ func TestContinue(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	s.open(t)
+	list, err := s.wallet.Waiting(t.Context())
+	if err != nil || len(list) != 1 || list[0].Serial != s.person.card.Serial() || time.Since(list[0].Sent) > time.Hour {
+		t.Errorf("waiting: %+v, %v", list, err)
+	}
 	if _, err := s.wallet.Continue(t.Context(), s.person.card); !waits(err) {
 		t.Errorf("still waiting: %v", err)
 	}
@@ -57,6 +61,9 @@ func TestContinue(t *testing.T) {
 	}
 	if _, err := s.wallet.Continue(t.Context(), s.person.card); !errors.Is(err, wallet.ErrNothingPending) {
 		t.Errorf("afterwards: %v", err)
+	}
+	if list, err := s.wallet.Waiting(t.Context()); err != nil || len(list) > 0 {
+		t.Errorf("waiting afterwards: %+v, %v", list, err)
 	}
 	s.wantOutcome(t, wallet.Approved, "approved")
 }

@@ -496,3 +496,20 @@ func TestOpenSSL(t *testing.T) {
 		t.Errorf("verified without the endorser's certificate:\n%s", got)
 	}
 }
+
+// A fingerprint is read as a letter prints it.
+func TestParseFingerprint(t *testing.T) {
+	t.Parallel()
+	want := fingerprint(t, ecKey(t, elliptic.P256()))
+	digits := want.String()
+	for _, text := range []string{digits, strings.ToUpper(digits), " " + digits[:4] + " " + digits[4:] + " ", digits[:2] + ":" + digits[2:]} {
+		if got, err := bundle.ParseFingerprint(text); err != nil || got != want {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", digits[1:], digits + "00", "x" + digits[1:], digits[:62] + "\n0"} {
+		if got, err := bundle.ParseFingerprint(text); err == nil {
+			t.Errorf("%q is taken for %v", text, got)
+		}
+	}
+}
