@@ -714,6 +714,7 @@ func testWindowHostile(t *testing.T, c *browsertest.Chromium) {
 	}{
 		"a script in every field": {bytes.ReplaceAll(bytes.ReplaceAll(good, []byte("text/plain"), []byte(script)), []byte("The Elements"), []byte(script)), "Pay 42.50 CHF"},
 		"script for a kind":       {with("Initiation-Type", script), "This is no order to pay"},
+		"another kind":            {with("Initiation-Type", set.InquiryInitiation), "This is no order to pay"},
 		"script for a brand":      {with("Brand", script), "No enrolled card fits"},
 		"huge":                    {append(bytes.Clone(good), bytes.Repeat([]byte("x"), initiationOctetsMax)...), "This is no order to pay"},
 		"unknown currency":        {with("PurchAmt", "998 4250 -2"), "The amount cannot be understood"},
