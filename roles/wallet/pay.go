@@ -75,7 +75,7 @@ func (w *Wallet) Pay(ctx context.Context, m *set.Initiation, payer Payer) (*Purc
 	if err != nil {
 		return nil, err
 	}
-	offer, err := w.initiate(ctx, m, p, e)
+	offer, begun, err := w.initiate(ctx, m, p, e)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (w *Wallet) Pay(ctx context.Context, m *set.Initiation, payer Payer) (*Purc
 		return nil, ErrCancelled
 	}
 	p.InstallRecurData = offer.Terms
-	r := &record{cardID: c.ID, orderKey: key, setURL: m.SETURL, orderType: m.OrderType, p: p, outcome: Unknown}
+	r := &record{cardID: c.ID, orderKey: key, setURL: m.SETURL, orderType: m.OrderType, p: p, outcome: Unknown, begun: begun}
 	if err := w.sign(ctx, r, e, c, card); err != nil {
 		return nil, err
 	}
@@ -127,26 +127,32 @@ func (w *Wallet) choose(ctx context.Context, m *set.Initiation, payer Payer) (*E
 	return c, card, c.check(card)
 }
 
-// initiate exchanges the PInit pair.
-func (w *Wallet) initiate(ctx context.Context, m *set.Initiation, p *set.Purchase, e *set.Endpoint) (*Offer, error) {
-	req, err := p.InitReq(e, w.cfg.Now())
+// initiate exchanges the PInit pair. It gives the messages so far.
+func (w *Wallet) initiate(ctx context.Context, m *set.Initiation, p *set.Purchase, e *set.Endpoint) (*Offer, []passed, error) {
+	asked := w.cfg.Now()
+	req, err := p.InitReq(e, asked)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	res, err := w.cfg.Client.Post(ctx, m.SETURL, sethttp.MediaPayment, req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	o, err := p.OpenInitRes(e, w.cfg.Now(), res)
+	answered := w.cfg.Now()
+	o, err := p.OpenInitRes(e, answered, res)
 	if err != nil {
-		return nil, fmt.Errorf("the merchant's offer is not acceptable, nothing was paid: %w", err)
+		return nil, nil, fmt.Errorf("the merchant's offer is not acceptable, nothing was paid: %w", err)
 	}
 	offer := &Offer{
 		Order: Printable(p.OD), OrderType: printableLine(m.OrderType), Amount: p.PurchAmt,
 		Terms: m.InstallRecur, MerchantCert: o.Merchant, GatewayCert: o.Gateway,
 	}
 	offer.Merchant, offer.Place = merchantNames(o.Merchant.Merchant, string(w.cfg.Language))
-	return offer, nil
+	begun := []passed{{placePInitReq, asked, req}, {placePInitRes, answered, res}}
+	if wake, err := m.Encode(); err == nil { // else it is of the greatest size, and no payment fails for that
+		begun = append(begun, passed{placeInitiation, asked, wake})
+	}
+	return offer, begun, nil
 }
 
 // sign opens the vault, signs the payment and stores it. It is not sent yet.
@@ -158,11 +164,14 @@ func (w *Wallet) sign(ctx context.Context, r *record, e *set.Endpoint, c *Enroll
 		}
 		defer account.Clear()
 		r.sent = w.cfg.Now()
-		r.preq, err = r.p.Request(e, r.sent, account)
+		preq, err := r.p.Request(e, r.sent, account)
+		if err == nil {
+			r.begun = append(r.begun, passed{placePReq, r.sent, preq})
+		}
 		return err
 	})
 	if errors.Is(err, ErrSignatureLost) {
-		r.outcome, r.preq = Unsent, []byte{}
+		r.outcome = Unsent
 		// It must be known even if the person has lost patience.
 		saveErr := w.savePurchase(context.WithoutCancel(ctx), r)
 		return errors.Join(fmt.Errorf("the payment was not sent, nothing was paid; pay again to have it signed anew: %w", err), saveErr)
@@ -277,15 +286,20 @@ func (w *Wallet) settle(ctx context.Context, r *record, e *set.Endpoint, connect
 
 // send sends the stored octets of the payment and takes the answer in.
 func (w *Wallet) send(ctx context.Context, r *record, e *set.Endpoint) error {
-	res, err := w.cfg.Client.Post(ctx, r.setURL, sethttp.MediaPayment, r.preq)
+	preq, err := w.payment(ctx, r.p.TransIDs.XID)
 	if err != nil {
 		return err
 	}
-	data, err := r.p.OpenResponse(e, w.cfg.Now(), res)
+	res, err := w.cfg.Client.Post(ctx, r.setURL, sethttp.MediaPayment, preq)
+	if err != nil {
+		return err
+	}
+	now := w.cfg.Now()
+	data, err := r.p.OpenResponse(e, now, res)
 	if err != nil {
 		return fmt.Errorf("answer to the payment: %w", err)
 	}
-	return w.take(ctx, r, data, res)
+	return w.take(ctx, r, data, passed{placePRes, now, res})
 }
 
 // ask sends an inquiry and takes the answer in.
@@ -293,7 +307,8 @@ func (w *Wallet) ask(ctx context.Context, r *record, e *set.Endpoint, connect fu
 	if err := connect(ctx); err != nil {
 		return err
 	}
-	q, req, err := r.p.InqReq(e, w.cfg.Now())
+	asked := w.cfg.Now()
+	q, req, err := r.p.InqReq(e, asked)
 	if err != nil {
 		return err
 	}
@@ -301,15 +316,16 @@ func (w *Wallet) ask(ctx context.Context, r *record, e *set.Endpoint, connect fu
 	if err != nil {
 		return err
 	}
-	data, err := r.p.OpenInqRes(e, w.cfg.Now(), q, res)
+	now := w.cfg.Now()
+	data, err := r.p.OpenInqRes(e, now, q, res)
 	if err != nil {
 		return fmt.Errorf("answer to the inquiry: %w", err)
 	}
-	return w.take(ctx, r, data, res)
+	return w.take(ctx, r, data, passed{placeInqReq, asked, req}, passed{placeInqRes, now, res})
 }
 
-// take stores a verified answer of the merchant.
-func (w *Wallet) take(ctx context.Context, r *record, data *set.PResData, raw []byte) error {
+// take stores a verified answer of the merchant, with the messages that brought it.
+func (w *Wallet) take(ctx context.Context, r *record, data *set.PResData, messages ...passed) error {
 	a, err := answerOf(data)
 	if err != nil {
 		return err
@@ -318,7 +334,7 @@ func (w *Wallet) take(ctx context.Context, r *record, data *set.PResData, raw []
 		a.outcome = Rejected // and it can no longer arrive
 	}
 	// The answer must not be lost because the person has lost patience.
-	return w.saveAnswer(context.WithoutCancel(ctx), r, a, raw)
+	return w.saveAnswer(context.WithoutCancel(ctx), r, a, messages...)
 }
 
 func wait(ctx context.Context, d time.Duration) error {

@@ -50,12 +50,12 @@ type record struct {
 	setURL     string
 	orderType  string
 	p          *set.Purchase
-	preq       []byte
 	sent       time.Time
 	outcome    Outcome
 	completion string
 	authCode   string
 	answered   time.Time
+	begun      []passed // messages so far, of one that is not stored yet
 }
 
 // answer is what a PRes or InqRes says.
@@ -92,7 +92,7 @@ func answerOf(data *set.PResData) (answer, error) {
 	return best, nil
 }
 
-const purchaseColumns = `card, order_key, set_url, order_type, purchase, preq, sent_s, outcome, completion, auth_code, answered_s`
+const purchaseColumns = `card, order_key, set_url, order_type, purchase, sent_s, outcome, completion, auth_code, answered_s`
 
 // savePurchase stores a payment that is about to be sent, or one that is not.
 func (w *Wallet) savePurchase(ctx context.Context, r *record) error {
@@ -112,10 +112,12 @@ func (w *Wallet) savePurchase(ctx context.Context, r *record) error {
 				return ErrOrderOpen
 			}
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO purchase (xid, `+purchaseColumns+`, result)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', '', 0, $10)`,
-			r.p.TransIDs.XID.String(), r.cardID, r.orderKey, r.setURL, r.orderType, string(text), r.preq, r.sent.Unix(), string(r.outcome), []byte{})
-		return err
+		_, err := tx.ExecContext(ctx, `INSERT INTO purchase (xid, `+purchaseColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', '', 0)`,
+			r.p.TransIDs.XID.String(), r.cardID, r.orderKey, r.setURL, r.orderType, string(text), r.sent.Unix(), string(r.outcome))
+		if err != nil {
+			return err
+		}
+		return keep(ctx, tx, r.p.TransIDs.XID.String(), r.begun...)
 	})
 	if err != nil {
 		return fmt.Errorf("store the payment, which was not sent: %w", err)
@@ -123,15 +125,18 @@ func (w *Wallet) savePurchase(ctx context.Context, r *record) error {
 	return nil
 }
 
-// saveAnswer stores a verified answer and brings r up to date. What was decided before is not undone by
+// saveAnswer stores a verified answer with its messages and brings r up to date. What was decided before is not undone by
 // an answer that decides nothing, and an approval by none.
-func (w *Wallet) saveAnswer(ctx context.Context, r *record, a answer, raw []byte) error {
+func (w *Wallet) saveAnswer(ctx context.Context, r *record, a answer, messages ...passed) error {
 	now := w.cfg.Now()
 	xid := r.p.TransIDs.XID.String()
 	var next record
 	err := w.db.Tx(ctx, func(tx *sql.Tx) error {
 		var current Outcome
 		if err := tx.QueryRowContext(ctx, `SELECT outcome FROM purchase WHERE xid = $1`, xid).Scan(&current); err != nil {
+			return err
+		}
+		if err := keep(ctx, tx, xid, messages...); err != nil {
 			return err
 		}
 		next = *r
@@ -143,8 +148,8 @@ func (w *Wallet) saveAnswer(ctx context.Context, r *record, a answer, raw []byte
 		if a.authCode != "" {
 			next.authCode = a.authCode
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE purchase SET outcome = $2, completion = $3, auth_code = $4, result = $5, answered_s = $6 WHERE xid = $1`,
-			xid, string(next.outcome), next.completion, next.authCode, raw, now.Unix())
+		_, err := tx.ExecContext(ctx, `UPDATE purchase SET outcome = $2, completion = $3, auth_code = $4, answered_s = $5 WHERE xid = $1`,
+			xid, string(next.outcome), next.completion, next.authCode, now.Unix())
 		return err
 	})
 	if err != nil {
@@ -158,7 +163,7 @@ func scanRecord(row interface{ Scan(...any) error }) (*record, error) {
 	var r record
 	var text string
 	var sent, answered int64
-	err := row.Scan(&r.cardID, &r.orderKey, &r.setURL, &r.orderType, &text, &r.preq, &sent, &r.outcome, &r.completion, &r.authCode, &answered)
+	err := row.Scan(&r.cardID, &r.orderKey, &r.setURL, &r.orderType, &text, &sent, &r.outcome, &r.completion, &r.authCode, &answered)
 	if err != nil {
 		return nil, err
 	}
