@@ -46,14 +46,14 @@ func drawTrace(c *urfave.Context) error {
 	if c.NArg() != 1 {
 		return cli.Usage(errors.New("want one DIR: see set-inspect trace --help"))
 	}
-	draw := trace.Text
+	draw := trace.View.Text
 	switch {
 	case countSet(c, "text", "svg", "html") > 1 || countSet(c, "all", "xid") > 1:
 		return cli.Usage(errors.New("want one of --text, --svg and --html, and one of --xid and --all"))
 	case c.Bool("svg"):
-		draw = trace.SVG
+		draw = trace.View.SVG
 	case c.Bool("html"):
-		draw = trace.HTML
+		draw = trace.View.HTML
 	}
 	r, err := trace.Read(c.Args().First(), new(describe.Describer))
 	if err != nil {
@@ -69,9 +69,9 @@ func drawTrace(c *urfave.Context) error {
 		return fmt.Errorf("%s: nothing was recorded", c.Args().First())
 	}
 	if name := c.String("output"); name != "" {
-		return toFile(name, func(w io.Writer) error { return draw(w, messages) })
+		return toFile(name, func(w io.Writer) error { return draw(trace.View{Messages: messages}, w) })
 	}
-	return draw(c.App.Writer, messages)
+	return draw(trace.View{Messages: messages}, c.App.Writer)
 }
 
 // countSet counts the flags that are set.

@@ -381,7 +381,7 @@ func TestOpen(t *testing.T) {
 		}
 		asJSON, err := json.Marshal(n)
 		check(t, err)
-		for form, text := range map[string]string{"text": got, "JSON": string(asJSON), "HTML": string(n.HTML())} {
+		for form, text := range map[string]string{"text": got, "JSON": string(asJSON), "HTML": string(n.HTML(nil))} {
 			if strings.Contains(text, testPAN) || strings.Contains(text, hex.EncodeToString([]byte(testPAN))) {
 				t.Errorf("the %s shows the card number", form)
 			}
@@ -539,7 +539,7 @@ func FuzzDescribe(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n := described(t, new(describe.Describer), b)
 		text(t, n)
-		n.HTML()
+		n.HTML(nil)
 		asJSON, err := json.Marshal(n)
 		if err != nil {
 			t.Fatal(err)

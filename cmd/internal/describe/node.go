@@ -56,16 +56,19 @@ type Party struct {
 }
 
 // String names the party for a person.
-func (p *Party) String() string {
+func (p *Party) String() string { return p.Text(nil) }
+
+// Text is String in a language.
+func (p *Party) Text(t Tongue) string {
 	switch {
 	case p.BackKey:
-		return "whoever sent the back key"
+		return t.Say("whoever sent the back key")
 	case p.Serial == "":
-		return "a key that has no certificate yet"
+		return t.Say("a key that has no certificate yet")
 	case p.Role == "":
-		return fmt.Sprintf("the holder of certificate %s, which is not known here, of %s", p.Serial, p.Issuer)
+		return fmt.Sprintf(t.Say("the holder of certificate %s, which is not known here, of %s"), p.Serial, p.Issuer)
 	}
-	return fmt.Sprintf("%s: %s, certificate %s", p.Role, p.Subject, p.Serial)
+	return fmt.Sprintf(t.Say("%s: %s, certificate %s"), t.Say(p.Role), p.Subject, p.Serial)
 }
 
 // Hex is octets that JSON shows in hexadecimal.

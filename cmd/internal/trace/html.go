@@ -31,20 +31,20 @@ span { font-family: monospace }
 {{range .Messages}}<section id="m{{.Number}}">
 <h2>{{.Number}}. {{.Type}}{{with .Words}}: {{.}}{{end}}</h2>
 <p>{{.From}} to {{.To}}, {{.Time.Format "2006-01-02 15:04:05.000 UTC"}}, {{.Media}}, {{.Size}}</p>
-<ul>{{range .Parts}}<li>{{.What}}: {{.Line}}</li>{{end}}</ul>
-{{.Node.HTML}}</section>
+<ul>{{range .Parts}}<li>{{.What}}: {{.Line nil}}</li>{{end}}</ul>
+{{.Node.HTML nil}}</section>
 {{end}}</body>
 </html>
 `))
 
 // HTML makes a page with the picture and every field of every message. It needs neither a script nor
 // anything from elsewhere.
-func HTML(w io.Writer, messages []*Message) error {
+func (v View) HTML(w io.Writer) error {
 	data := struct {
 		Title    string
 		Picture  template.HTML
 		Messages []Arrow
-	}{heading(messages), template.HTML(draw(messages).String()), Arrows(messages)}
+	}{v.heading(), template.HTML(v.draw().String()), Arrows(v.Messages)}
 	var b bytes.Buffer
 	if err := page.Execute(&b, data); err != nil {
 		return err

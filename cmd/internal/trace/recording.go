@@ -99,18 +99,25 @@ func (r *Recorder) Close() error {
 // status and what it replies to; it gets the number, for the reply.
 func (r *Recorder) Message(e Entry, octets []byte) (number int, err error) {
 	suffix := ".der"
-	if strings.HasSuffix(e.Media, "-initiation") {
+	if isInitiation(e.Media) {
 		suffix = ".txt"
-		if m, err := set.ParseInitiation(octets); err == nil {
-			e.Type = m.Kind
-		}
-	} else {
-		e.Type, e.XID = readHeader(octets)
 	}
-	e.Octets = len(octets)
+	e.fill(octets)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.write(e, suffix, octets)
+}
+
+func isInitiation(media string) bool { return strings.HasSuffix(media, "-initiation") }
+
+// fill adds to an entry what its message tells.
+func (e *Entry) fill(octets []byte) {
+	e.Octets = len(octets)
+	if !isInitiation(e.Media) {
+		e.Type, e.XID = readHeader(octets)
+	} else if m, err := set.ParseInitiation(octets); err == nil {
+		e.Type = m.Kind
+	}
 }
 
 // readHeader tells the type of a message and, from its header, the purchase.
@@ -207,35 +214,59 @@ func Read(dir string, d *describe.Describer) (*Recording, error) {
 		return nil, err
 	}
 	defer index.Close()
-	r := &Recording{}
-	files := map[*Message][]byte{}
+	var found []*Message
 	lines := bufio.NewScanner(index)
 	for lines.Scan() {
 		m := &Message{}
 		if err := json.Unmarshal(lines.Bytes(), &m.Entry); err != nil {
-			return nil, fmt.Errorf("%s, line %d: %w", index.Name(), len(r.Messages)+1, err)
+			return nil, fmt.Errorf("%s, line %d: %w", index.Name(), len(found)+1, err)
 		}
-		if len(r.Messages) == entriesMax || !m.wellFormed(len(r.Messages)+1) {
-			return nil, fmt.Errorf("%s, line %d: not as set-lab writes it", index.Name(), len(r.Messages)+1)
+		if len(found) == entriesMax || !m.wellFormed(len(found)+1) {
+			return nil, fmt.Errorf("%s, line %d: not as set-lab writes it", index.Name(), len(found)+1)
 		}
-		b, err := readFile(filepath.Join(dir, m.File))
-		if err != nil {
+		if m.octets, err = readFile(filepath.Join(dir, m.File)); err != nil {
 			return nil, err
 		}
-		if m.Media != MediaISO8583 {
-			d.Meet(b)
-		}
-		r.Messages, files[m] = append(r.Messages, m), b
+		found = append(found, m)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", index.Name(), err)
 	}
-	for _, m := range r.Messages {
-		if err := m.describe(d, files[m]); err != nil {
+	return describeAll(found, d)
+}
+
+// Passed is a SET or initiation message that was kept elsewhere than in a directory. Of the entry it has who,
+// when, media type and what it replies to.
+type Passed struct {
+	Entry
+	Octets []byte
+}
+
+// Gather makes a recording of messages, in the order in which they passed, and describes them.
+func Gather(passed []Passed, d *describe.Describer) (*Recording, error) {
+	var all []*Message
+	for i, p := range passed {
+		m := &Message{Entry: p.Entry, octets: p.Octets}
+		m.Number = i + 1
+		m.fill(p.Octets)
+		all = append(all, m)
+	}
+	return describeAll(all, d)
+}
+
+// describeAll describes messages, whose certificates all of them know.
+func describeAll(messages []*Message, d *describe.Describer) (*Recording, error) {
+	for _, m := range messages {
+		if m.Media != MediaISO8583 {
+			d.Meet(m.octets)
+		}
+	}
+	for _, m := range messages {
+		if err := m.describe(d); err != nil {
 			return nil, fmt.Errorf("%s: %w", m.File, err)
 		}
 	}
-	return r, nil
+	return &Recording{messages}, nil
 }
 
 // wellFormed tells whether an entry can be the one of that number.
@@ -256,8 +287,8 @@ func readFile(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, describe.InputOctetsMax))
 }
 
-func (m *Message) describe(d *describe.Describer, b []byte) (err error) {
-	m.octets = b
+func (m *Message) describe(d *describe.Describer) (err error) {
+	b := m.octets
 	if m.Media == MediaISO8583 {
 		m.Node = new(describe.Node)
 		if err := json.Unmarshal(b, m.Node); err != nil {

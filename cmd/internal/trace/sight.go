@@ -30,6 +30,8 @@ type Sight struct {
 	How How
 	For string // the party that can open it, of what is sealed
 	In  []int  // numbers of the messages, in order
+
+	Ruled bool // nobody here has seen it: SET's rules have it so
 }
 
 // Row is one thing that a transaction is about, and how each party met it.
@@ -42,6 +44,7 @@ type Row struct {
 type Promise struct {
 	Party, Name string // the party never reads it
 	In          []int  // messages that break it
+	Ruled       bool   // what the party gets is not seen here: SET's rules have it so
 }
 
 // Sights say who saw what in a transaction.
@@ -49,16 +52,6 @@ type Sights struct {
 	Parties  []string
 	Rows     []Row
 	Promises []Promise
-}
-
-// Title is the name of a party, as a heading.
-func Title(party string) string {
-	for _, l := range lanes {
-		if l.party == party {
-			return l.title
-		}
-	}
-	return party
 }
 
 // subject is something that a transaction is about, by the names of the fields that hold it. The same
@@ -72,6 +65,8 @@ type subject struct {
 	isoDigest  []string
 	holder     string   // the party whose certificate tells it
 	never      []string // parties that must not read it
+
+	gateway, issuer How // how they meet it in a purchase, by SET's rules; empty: never
 }
 
 // ofAccount are digests of the payment instruction, which has the account and a nonce beside it.
@@ -82,21 +77,28 @@ const theOrder, thePAN = "Order", "Card number"
 var subjects = []subject{
 	{
 		name: theOrder, note: "what is bought, in words", read: []string{"Order", "OD"}, never: []string{Gateway, Issuer},
-		digest: []string{"HOD", "HOD2", "HOIData", "DD(OIData)", "DD(HODInput)"},
+		digest: []string{"HOD", "HOD2", "HOIData", "DD(OIData)", "DD(HODInput)"}, gateway: SawDigest,
 	},
-	{name: "Amount", read: []string{"PurchAmt", "AuthReqAmt", "AuthAmt", "CapReqAmt", "CapAmt"}, iso: []string{"4"}},
-	{name: thePAN, note: "all of its digits", read: []string{"PAN"}, digest: ofAccount, iso: []string{"2"}, never: []string{Merchant}},
-	{name: "Card's expiry", read: []string{"CardExpiry"}, digest: ofAccount, iso: []string{"14"}, never: []string{Merchant}},
+	{name: "Amount", read: []string{"PurchAmt", "AuthReqAmt", "AuthAmt", "CapReqAmt", "CapAmt"}, iso: []string{"4"}, gateway: Saw, issuer: Saw},
+	{
+		name: thePAN, note: "all of its digits", read: []string{"PAN"}, digest: ofAccount, iso: []string{"2"}, never: []string{Merchant},
+		gateway: Saw, issuer: Saw,
+	},
+	{
+		name: "Card's expiry", read: []string{"CardExpiry"}, digest: ofAccount, iso: []string{"14"}, never: []string{Merchant},
+		gateway: Saw, issuer: Saw,
+	},
 	{
 		name: "Cardholder's secret", note: "agreed with the bank when the card was registered", never: []string{Merchant},
 		read: []string{"PANSecret", "CardSecret", "NonceCCA", "Nonce-CCA"}, digest: append([]string{"TransStain"}, ofAccount...), isoDigest: []string{"48.02"},
+		gateway: Saw, issuer: SawDigest,
 	},
-	{name: "Card's bank", note: "the first six digits of the card number", read: []string{"BIN", "PAN"}, iso: []string{"2"}},
-	{name: "Cardholder's certificate", note: "has no name, but a digest of the account", holder: Wallet},
-	{name: "Merchant's identity", note: "number, name or certificate", read: []string{"MerchantID"}, iso: []string{"42", "43"}, holder: Merchant},
-	{name: "Gateway's certificate", holder: Gateway},
+	{name: "Card's bank", note: "the first six digits of the card number", read: []string{"BIN", "PAN"}, iso: []string{"2"}, gateway: Saw, issuer: Saw},
+	{name: "Cardholder's certificate", note: "has no name, but a digest of the account", holder: Wallet, gateway: Saw},
+	{name: "Merchant's identity", note: "number, name or certificate", read: []string{"MerchantID"}, iso: []string{"42", "43"}, holder: Merchant, gateway: Saw, issuer: Saw},
+	{name: "Gateway's certificate", holder: Gateway, gateway: Saw},
 	{name: "Answers to the form", note: "such as name and registration secret", read: []string{"FieldValue"}, iso: []string{"48.03", "48.04"}},
-	{name: "The bank's decision", read: []string{"AuthCode"}, iso: []string{"38", "39"}},
+	{name: "The bank's decision", read: []string{"AuthCode"}, iso: []string{"38", "39"}, gateway: Saw, issuer: Saw},
 }
 
 // sighting is a Sight without the messages.
@@ -116,35 +118,36 @@ type looker struct {
 	purchase bool // SET promises something of it
 }
 
-// WhoSaw finds out who saw what from the messages of a transaction: from what stands in them in the clear,
-// for which certificates their other parts are encrypted, and what such parts can hold. Pieces of the
-// order's text and the card number are looked for in all their octets, wherever they may stand.
-func WhoSaw(messages []*Message) Sights {
-	l := &looker{
-		seen: map[sighting][]int{}, author: map[string]string{},
-		purchase: slices.ContainsFunc(messages, func(m *Message) bool { return m.Type == "PReq" }),
-	}
+// WhoSaw finds out who saw what from the messages: from what stands in them in the clear, for which
+// certificates their other parts are encrypted, and what such parts can hold. Pieces of the order's text and
+// the card number are looked for in all their octets, wherever they may stand. What a wallet cannot see,
+// SET's rules tell.
+func (v View) WhoSaw() Sights {
+	l := &looker{seen: map[sighting][]int{}, author: map[string]string{}, ending: v.Ending, purchase: v.isPurchase()}
 	var s Sights
-	for _, i := range present(Arrows(messages)) {
+	for _, i := range present(v.arrows()) {
 		if p := lanes[i].party; p != Card {
 			s.Parties = append(s.Parties, p)
 		}
 	}
-	for _, m := range messages {
+	for _, m := range v.Messages {
 		l.learn(m)
 	}
-	for _, m := range messages {
+	for _, m := range v.Messages {
 		l.look(m)
 	}
 	for _, sub := range subjects {
 		row := Row{Name: sub.name, Note: sub.note}
 		met := false
 		for _, p := range s.Parties {
-			cell := l.cell(p, sub.name)
+			cell, ruled := l.cell(p, sub.name), v.Wallet && (p == Gateway || p == Issuer)
+			if ruled {
+				cell = sub.rule(p)
+			}
 			row.Cells = append(row.Cells, cell)
 			met = met || len(cell) > 0
 			if l.purchase && slices.Contains(sub.never, p) {
-				s.Promises = append(s.Promises, Promise{p, sub.name, l.seen[sighting{p, sub.name, Saw, ""}]})
+				s.Promises = append(s.Promises, Promise{p, sub.name, l.seen[sighting{p, sub.name, Saw, ""}], ruled})
 			}
 		}
 		if met {
@@ -152,6 +155,18 @@ func WhoSaw(messages []*Message) Sights {
 		}
 	}
 	return s
+}
+
+// rule gives how the gateway or the bank meets a subject by SET's rules.
+func (s *subject) rule(party string) []Sight {
+	how := s.gateway
+	if party == Issuer {
+		how = s.issuer
+	}
+	if how == "" {
+		return nil
+	}
+	return []Sight{{How: how, Ruled: true}}
 }
 
 // cell gives how a party met a subject. Who has read it has no need of more.

@@ -63,7 +63,7 @@ func sawIn(t *testing.T, r *trace.Recording) trace.Sights {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return trace.WhoSaw(messages)
+	return trace.View{Messages: messages}.WhoSaw()
 }
 
 // cell gives how a party met something, as text.
@@ -204,7 +204,7 @@ func TestSignatures(t *testing.T) {
 	t.Parallel()
 	r := recorded(t)
 	var got []string
-	for _, s := range r.Signatures(latest(t)) {
+	for _, s := range (trace.View{Recording: r, Messages: latest(t)}).Signatures() {
 		line := fmt.Sprintf("%d %s: %s", s.Message.Number, s.Device, strings.SplitN(s.Checked, ",", 2)[0])
 		if s.Reader != "" {
 			line += "seen by " + s.Reader
@@ -213,8 +213,8 @@ func TestSignatures(t *testing.T) {
 			line += ", passed on"
 		}
 		got = append(got, line)
-		if holder := map[string]string{trace.Wallet: "cardholder", trace.Merchant: "merchant", trace.Gateway: "payment gateway"}[s.Signer]; !strings.HasPrefix(s.Certificate, holder) || !strings.Contains(s.Certificate, ", certificate ") {
-			t.Errorf("%s: certificate %q", line, s.Certificate)
+		if holder := map[string]string{trace.Wallet: "cardholder", trace.Merchant: "merchant", trace.Gateway: "payment gateway"}[s.Signer]; !strings.HasPrefix(s.Certificate(nil), holder) || !strings.Contains(s.Certificate(nil), ", certificate ") {
+			t.Errorf("%s: certificate %q", line, s.Certificate(nil))
 		}
 	}
 	want := []string{
@@ -244,7 +244,7 @@ func TestDualSignatureIsTried(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range r.Signatures(messages) {
+	for _, s := range (trace.View{Recording: r, Messages: messages}).Signatures() {
 		if s.Message.Type == "PReq" && s.Checked != "DOES NOT VERIFY under that certificate" {
 			t.Errorf("the dual signature %s", s.Checked)
 		}

@@ -12,20 +12,34 @@ import (
 
 // Signature is one that a message carries.
 type Signature struct {
-	Message     *Message
-	What        string // what is signed
-	Signer      string // the party
-	Device      string // which holds the key
-	Certificate string // the one that the signature names, or that its signer has
-	Checked     string // what became of trying it
-	Passed      bool   // the sender only passes it on
-	Reader      string // the party that alone sees it, when it is inside an encrypted part
+	Message *Message
+	What    string // what is signed
+	Signer  string // the party
+	Device  string // which holds the key
+	Checked string // what became of trying it
+	Passed  bool   // the sender only passes it on
+	Reader  string // the party that alone sees it, when it is inside an encrypted part
+
+	by   *describe.Party // by the certificate that the signature names, or that its signer has; nil without one
+	seen int             // the message in which that certificate was, if the signature does not name it
+	none string          // why there is none
+}
+
+// Certificate says by which certificate the signature is.
+func (s Signature) Certificate(t describe.Tongue) string {
+	switch {
+	case s.by == nil:
+		return t.Say(s.none)
+	case s.seen > 0:
+		return fmt.Sprintf(t.Say("%s, seen in message %d"), s.by.Text(t), s.seen)
+	}
+	return s.by.Text(t)
 }
 
 // Signatures gives the signatures of the messages. Those inside encrypted parts are the ones that the
 // protocol demands: who has no key does not see them.
-func (r *Recording) Signatures(messages []*Message) (all []Signature) {
-	for _, m := range messages {
+func (v View) Signatures() (all []Signature) {
+	for _, m := range v.Messages {
 		if m.Media == MediaISO8583 {
 			continue
 		}
@@ -34,7 +48,7 @@ func (r *Recording) Signatures(messages []*Message) (all []Signature) {
 			switch n.Kind {
 			case describe.Signed:
 				for _, by := range n.Signers {
-					s := Signature{Message: m, What: letterOf(m, n).what, Signer: m.From, Certificate: by.String(), Checked: by.Checked}
+					s := Signature{Message: m, What: letterOf(m, n).what, Signer: m.From, by: by, Checked: by.Checked}
 					if party, ok := partyOf(m, by.Role); ok {
 						s.Signer = party
 					}
@@ -45,7 +59,7 @@ func (r *Recording) Signatures(messages []*Message) (all []Signature) {
 						}
 					}
 					s.Passed = s.Signer != m.From
-					s.Device = device(s.Signer)
+					s.Device = v.device(s.Signer)
 					all = append(all, s)
 				}
 			case describe.Encrypted:
@@ -53,13 +67,13 @@ func (r *Recording) Signatures(messages []*Message) (all []Signature) {
 				if part.Signer == "" {
 					continue
 				}
-				all = append(all, Signature{
-					Message: m, What: part.What, Signer: part.Signer, Device: device(part.Signer), Passed: part.Signer != m.From,
-					Certificate: r.certificate(m, part.Signer), Reader: part.Reader,
-				})
+				s := Signature{Message: m, What: part.What, Signer: part.Signer, Device: v.device(part.Signer), Passed: part.Signer != m.From, Reader: part.Reader}
 				if isNew(n) {
-					all[len(all)-1].Certificate = "none yet: the message asks for it"
+					s.none = "none yet: the message asks for it"
+				} else if s.by, s.seen = v.certificate(m, part.Signer); s.by == nil {
+					s.none = "its certificate is in no message up to here"
 				}
+				all = append(all, s)
 			}
 		}
 	}
@@ -96,25 +110,28 @@ func tryDual(m *Message) (result string, tried bool) {
 	return "verifies under that certificate, over the digests of order and payment", true
 }
 
-// device is where a party keeps its signature key.
-func device(party string) string {
-	if party == Wallet {
+// device is where a party keeps its signature key, as far as that is known.
+func (v View) device(party string) string {
+	switch {
+	case party == Wallet:
 		return "card, key 9C, after the PIN"
+	case v.Wallet:
+		return "the " + Name(party) + "'s key: where it is kept the wallet cannot see"
 	}
 	return "HSM token of the " + Name(party)
 }
 
-// certificate names the signature certificate of a party that was last recorded, up to a message.
-func (r *Recording) certificate(until *Message, party string) string {
-	text := "its certificate is in no message up to here"
-	for _, m := range r.Messages[:min(until.Number, len(r.Messages))] {
+// certificate finds the signature certificate of a party that was last recorded, up to a message, and the
+// message that it was in.
+func (v View) certificate(until *Message, party string) (by *describe.Party, seen int) {
+	for _, m := range v.Recording.Messages[:min(until.Number, len(v.Recording.Messages))] {
 		for _, n := range inClear(m.Node) {
-			if n.Kind == describe.Certificate && certifies(m, n, party) && strings.HasSuffix(n.Value, ", "+pki.Signature.String()) {
-				text = fmt.Sprintf("%s: %s, certificate %s, seen in message %d", n.Value, valueOf(n, "Subject"), valueOf(n, "SerialNumber"), m.Number)
+			if role, ok := strings.CutSuffix(n.Value, ", "+pki.Signature.String()); ok && n.Kind == describe.Certificate && certifies(m, n, party) {
+				by, seen = &describe.Party{Role: role, Subject: valueOf(n, "Subject"), Serial: valueOf(n, "SerialNumber")}, m.Number
 			}
 		}
 	}
-	return text
+	return by, seen
 }
 
 // valueOf gives the value of a field, however deep.

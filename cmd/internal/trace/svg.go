@@ -5,9 +5,9 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Measures of the picture, in pixels.
@@ -63,6 +63,7 @@ const svgSymbols = `<defs>
 
 // picture is a drawing that is being made.
 type picture struct {
+	View
 	bytes.Buffer
 	x map[string]int // of the lanes
 	y int
@@ -76,6 +77,9 @@ func (p *picture) text(x, y int, class, text string) {
 	p.printf(`<text x="%d" y="%d" class="%s">%s</text>`+"\n", x, y, class, escaped(text))
 }
 
+// say writes what the picture says by itself.
+func (p *picture) say(x, y int, class, english string) { p.text(x, y, class, p.Tongue.Say(english)) }
+
 func escaped(text string) string {
 	var b strings.Builder
 	xml.EscapeText(&b, []byte(text)) // a Builder takes everything
@@ -84,15 +88,14 @@ func escaped(text string) string {
 
 // SVG draws the sequence of the messages: the parties as lanes, each message as an arrow, and under it
 // its parts, in the colour of who can read them.
-func SVG(w io.Writer, messages []*Message) error {
-	p := draw(messages)
-	_, err := p.WriteTo(w)
+func (v View) SVG(w io.Writer) error {
+	_, err := v.draw().WriteTo(w)
 	return err
 }
 
-func draw(messages []*Message) *picture {
-	arrows := Arrows(messages)
-	p := &picture{x: map[string]int{}}
+func (v View) draw() *picture {
+	arrows := v.arrows()
+	p := &picture{View: v, x: map[string]int{}}
 	there := present(arrows)
 	x := svgTimes + 40
 	for i, l := range there {
@@ -105,16 +108,16 @@ func draw(messages []*Message) *picture {
 		}
 	}
 	p.w = max(x+svgMargin, 2*svgMargin+svgTimes+2*svgGap)
-	var body picture
+	body := picture{View: v}
 	body.x, body.w, body.y = p.x, p.w, svgHead+svgLegend+svgLaneH+8
 	for _, a := range arrows {
 		body.arrow(a)
 	}
 	height := body.y + 34
 	p.printf(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-labelledby="t d">`+"\n", p.w, height, p.w, height)
-	p.printf("<title id=\"t\">%s</title>\n<desc id=\"d\">%s</desc>\n", escaped(heading(messages)), escaped(summary(arrows)))
+	p.printf("<title id=\"t\">%s</title>\n<desc id=\"d\">%s</desc>\n", escaped(v.heading()), escaped(v.summary(arrows)))
 	p.printf("<style>\n%s</style>\n%s<rect width=\"100%%\" height=\"100%%\" rx=\"6\" fill=\"#fff\"/>\n", svgStyle, svgSymbols)
-	p.head(messages)
+	p.head()
 	top := svgHead + svgLegend
 	for _, l := range there {
 		x := p.x[lanes[l].party]
@@ -124,56 +127,39 @@ func draw(messages []*Message) *picture {
 		p.lane(l, top)
 	}
 	p.Write(body.Bytes())
-	p.text(14, body.y+24, "time", footer(messages))
+	p.text(14, body.y+24, "time", v.footer())
 	p.printf("</svg>\n")
 	return p
 }
 
-func heading(messages []*Message) string {
-	if slices.ContainsFunc(messages, func(m *Message) bool { return m.Type == "PReq" }) {
-		return "A purchase with SET: who can read what"
-	}
-	return "SET messages: who can read what"
-}
-
 // summary tells the picture to whom cannot see it.
-func summary(arrows []Arrow) string {
+func (v View) summary(arrows []Arrow) string {
 	var b strings.Builder
 	for _, a := range arrows {
-		fmt.Fprintf(&b, "%s from %s to %s:", a.Type, a.From, a.To)
+		fmt.Fprintf(&b, v.Tongue.Say("%s from %s to %s:"), a.Type, v.Tongue.Say(a.From), v.Tongue.Say(a.To))
 		for i, part := range a.Parts {
 			if i > 0 {
 				b.WriteString(";")
 			}
-			fmt.Fprintf(&b, " %s, %s", part.What, part.Line())
+			fmt.Fprintf(&b, " %s, %s", v.Tongue.Say(part.What), part.Line(v.Tongue))
 		}
 		b.WriteString(". ")
 	}
 	return strings.TrimSpace(b.String())
 }
 
-func footer(messages []*Message) string {
-	text := "Recorded on the wire, " + messages[0].Time.Format(time.DateOnly) + ", by set-lab"
-	for _, m := range messages {
-		if m.XID != "" {
-			return text + "; XID " + m.XID
-		}
-	}
-	return text
-}
-
-func (p *picture) head(messages []*Message) {
-	p.text(14, 28, "title", heading(messages))
-	p.text(14, 46, "sub", "The merchant reads the order and never the card number; the gateway reads the card number and never the order.")
+func (p *picture) head() {
+	p.text(14, 28, "title", p.heading())
+	p.say(14, 46, "sub", "The merchant reads the order and never the card number; the gateway reads the card number and never the order.")
 	x, y := 14, svgHead+6
 	for _, l := range []struct{ symbol, text string }{
 		{"locked", "encrypted for the party of that colour"}, {"open", "not encrypted"}, {"pen", "a signature alone"},
 	} {
 		p.symbol(x, y, l.symbol, "#444")
-		p.text(x+17, y+11, "key", l.text)
-		x += 34 + 6*len(l.text)
+		p.say(x+17, y+11, "key", l.text)
+		x += 34 + 6*utf8.RuneCountInString(p.Tongue.Say(l.text))
 	}
-	p.text(x, y+11, "key", "left: time since the first message, size, status")
+	p.say(x, y+11, "key", "left: time since the first message, size, status")
 }
 
 func (p *picture) symbol(x, y int, name, colour string) {
@@ -188,15 +174,15 @@ func (p *picture) lane(l, y int) {
 		half = 36
 	}
 	p.printf(`<rect x="%d" y="%d" width="%d" height="%d" rx="6" fill="%s"/>`+"\n", x-half, y, 2*half, svgLaneH, colours[lane.party].dark)
-	p.text(x, y+17, "lane", lane.title)
-	p.text(x, y+32, "below", lane.below)
+	p.say(x, y+17, "lane", lane.title)
+	p.text(x, y+32, "below", p.below(lane))
 }
 
 // arrow draws one message below what has been drawn.
 func (p *picture) arrow(a Arrow) {
-	if ph, ok := phaseOf(a.Type); ok {
+	if ph, ok := phaseOf(a); ok {
 		p.printf(`<rect x="0" y="%d" width="%d" height="%d" fill="#f3f3f3"/>`+"\n", p.y+4, p.w, svgPhaseH-10)
-		p.printf(`<text x="14" y="%d" class="phase">%s <tspan class="about" dx="8">%s</tspan></text>`+"\n", p.y+4+19, escaped(ph.title), escaped(ph.text))
+		p.printf(`<text x="14" y="%d" class="phase">%s <tspan class="about" dx="8">%s</tspan></text>`+"\n", p.y+4+19, escaped(p.Tongue.Say(ph.title)), escaped(p.Tongue.Say(ph.text)))
 		p.y += svgPhaseH
 	}
 	if a.Card {
@@ -204,8 +190,12 @@ func (p *picture) arrow(a Arrow) {
 	}
 	from, to := p.x[a.From], p.x[a.To]
 	middle, line := (from+to)/2, p.y+19
-	p.printf(`<g><title>%s</title>`+"\n", escaped(fmt.Sprintf("%d: %s, %s to %s", a.Number, a.Type, a.From, a.To)))
-	name, about := a.Type, a.Words
+	if a.Unseen {
+		p.printf("<g>\n")
+	} else {
+		p.printf(`<g><title>%s</title>`+"\n", escaped(fmt.Sprintf(p.Tongue.Say("%d: %s, %s to %s"), a.Number, a.Type, p.Tongue.Say(a.From), p.Tongue.Say(a.To))))
+	}
+	name, about := a.Type, p.Tongue.Say(a.Words)
 	if a.Type == "Payment-Initiation" {
 		name, about = about, ""
 	}
@@ -214,11 +204,19 @@ func (p *picture) arrow(a Arrow) {
 	if to < from {
 		toward = -1
 	}
-	p.printf(`<line class="line" x1="%d" y1="%d" x2="%d" y2="%d" marker-end="url(#head)"/>`+"\n", from+toward*3, line, to-toward*2, line)
-	p.work(from, line, -toward, a.Signs, "HSM signs")
-	p.work(to, line, toward, a.Opens, "HSM opens")
-	p.text(14, line-6, "time", "+"+shortly(a.After))
-	p.text(14, line+7, "time", a.Size())
+	dash := ""
+	if a.Unseen {
+		dash = ` stroke-dasharray="4 3"`
+	}
+	p.printf(`<line class="line"%s x1="%d" y1="%d" x2="%d" y2="%d" marker-end="url(#head)"/>`+"\n", dash, from+toward*3, line, to-toward*2, line)
+	if !p.Wallet {
+		p.work(from, line, -toward, a.Signs, "HSM signs")
+		p.work(to, line, toward, a.Opens, "HSM opens")
+	}
+	if !a.Unseen {
+		p.text(14, line-6, "time", "+"+shortly(a.After))
+		p.text(14, line+7, "time", a.Size())
+	}
 	p.y += svgArrowH
 	for _, part := range a.Parts {
 		p.part(middle, part)
@@ -236,7 +234,7 @@ func (p *picture) work(x, y, side int, does bool, text string) {
 	if side < 0 {
 		class = "key end"
 	}
-	p.text(x+side*8, y+4, class, text)
+	p.say(x+side*8, y+4, class, text)
 }
 
 // card draws what passes between wallet and card before a signature. It is not recorded: it follows from
@@ -256,22 +254,11 @@ func (p *picture) card(dual bool) {
 		if to < from {
 			toward = -1
 		}
-		p.text((from+to)/2, line-5, "who mid", text)
+		p.say((from+to)/2, line-5, "who mid", text)
 		p.printf(`<line class="line" stroke-dasharray="4 3" x1="%d" y1="%d" x2="%d" y2="%d" marker-end="url(#head)"/>`+"\n", from+toward*3, line, to-toward*2, line)
 		p.y += 20
 	}
 	p.y -= 18 // the signed message goes out to the other side
-}
-
-// Line says on one line who can read and who signed a part.
-func (p Part) Line() string {
-	switch {
-	case p.Signer == "":
-		return p.reader()
-	case p.Locked:
-		return Name(p.Reader) + " only; " + p.signer()
-	}
-	return p.reader() + "; " + p.signer()
 }
 
 func (p *picture) part(middle int, part Part) {
@@ -296,8 +283,8 @@ func (p *picture) part(middle int, part Part) {
 		symbol = "pen"
 	}
 	p.symbol(left+5, p.y+8, symbol, colour.dark)
-	p.text(left+22, p.y+12, "what", part.What)
-	p.text(left+22, p.y+24, "who", part.Line())
+	p.say(left+22, p.y+12, "what", part.What)
+	p.text(left+22, p.y+24, "who", part.Line(p.Tongue))
 	p.y += svgPartH + 3
 }
 

@@ -26,8 +26,8 @@ type sheet struct {
 }
 
 // Text draws the sequence of the messages with characters, at most 120 columns wide.
-func Text(w io.Writer, messages []*Message) error {
-	arrows := Arrows(messages)
+func (v View) Text(w io.Writer) error {
+	arrows := v.arrows()
 	s := &sheet{x: map[string]int{}}
 	there := present(arrows)
 	gap := textGap
@@ -42,12 +42,12 @@ func Text(w io.Writer, messages []*Message) error {
 			x += textCardGap - gap
 		}
 	}
-	s.b.WriteString(heading(messages) + "\n\n")
+	s.b.WriteString(v.heading() + "\n\n")
 	s.titles(there)
 	for _, a := range arrows {
 		s.arrow(a)
 	}
-	s.b.WriteString("\n" + cli.Printable(footer(messages)) + "\n[x] encrypted   [ ] not encrypted\n")
+	s.b.WriteString("\n" + cli.Printable(v.footer()) + "\n[x] encrypted   [ ] not encrypted\n")
 	_, err := io.WriteString(w, s.b.String())
 	return err
 }
@@ -88,7 +88,7 @@ func (s *sheet) titles(there []int) {
 }
 
 func (s *sheet) arrow(a Arrow) {
-	if ph, ok := phaseOf(a.Type); ok {
+	if ph, ok := phaseOf(a); ok {
 		s.line(nil)
 		s.b.WriteString("== " + ph.title + "\n")
 		s.b.WriteString("   " + ph.text + "\n")
@@ -107,7 +107,10 @@ func (s *sheet) arrow(a Arrow) {
 	if a.Words != "" && len(a.Type)+len(a.Words)+8 < length {
 		label += ": " + a.Words
 	}
-	over := map[int]string{0: "+" + shortly(a.After), left: shaft(length, direction, cli.Printable(label))}
+	over := map[int]string{left: shaft(length, direction, cli.Printable(label))}
+	if !a.Unseen {
+		over[0] = "+" + shortly(a.After)
+	}
 	s.line(over)
 	for _, p := range a.Parts {
 		mark := "[ ] "
@@ -115,9 +118,11 @@ func (s *sheet) arrow(a Arrow) {
 			mark = "[x] "
 		}
 		s.wrapped(left+2, length-3, mark, p.What)
-		s.wrapped(left+2, length-3, "    ", p.Line())
+		s.wrapped(left+2, length-3, "    ", p.Line(nil))
 	}
-	s.wrapped(left+2, length-3, "    ", a.Size())
+	if !a.Unseen {
+		s.wrapped(left+2, length-3, "    ", a.Size())
+	}
 	s.line(nil)
 }
 

@@ -48,10 +48,10 @@ func latest(t testing.TB) []*trace.Message {
 	return messages
 }
 
-func drawn(t testing.TB, draw func(io.Writer, []*trace.Message) error, messages []*trace.Message) string {
+func drawn(t testing.TB, draw func(trace.View, io.Writer) error, messages []*trace.Message) string {
 	t.Helper()
 	var b strings.Builder
-	if err := draw(&b, messages); err != nil {
+	if err := draw(trace.View{Messages: messages}, &b); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -60,7 +60,7 @@ func drawn(t testing.TB, draw func(io.Writer, []*trace.Message) error, messages 
 // The picture in the README is what is drawn of the recording beside it.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	for name, draw := range map[string]func(io.Writer, []*trace.Message) error{"purchase.svg": trace.SVG, "purchase.txt": trace.Text} {
+	for name, draw := range map[string]func(trace.View, io.Writer) error{"purchase.svg": trace.View.SVG, "purchase.txt": trace.View.Text} {
 		got := drawn(t, draw, latest(t))
 		file := filepath.Join(traceDir, name)
 		if *update {
@@ -145,7 +145,7 @@ func TestWhoCanReadWhat(t *testing.T) {
 func TestSelfContained(t *testing.T) {
 	t.Parallel()
 	all := recorded(t).Messages
-	svg := drawn(t, trace.SVG, all)
+	svg := drawn(t, trace.View.SVG, all)
 	elements := map[string]int{}
 	for d := xml.NewDecoder(strings.NewReader(svg)); ; {
 		token, err := d.Token()
@@ -162,7 +162,7 @@ func TestSelfContained(t *testing.T) {
 	if elements["title"] < 1+len(all) || elements["desc"] != 1 || elements["text"] < 4*len(all) || elements["image"] > 0 || elements["script"] > 0 {
 		t.Errorf("elements: %v", elements)
 	}
-	html := drawn(t, trace.HTML, all)
+	html := drawn(t, trace.View.HTML, all)
 	for _, foreign := range []string{"<script", "<link", "<img", "url(http", "@import", "javascript:", "onload"} {
 		if strings.Contains(html, foreign) {
 			t.Errorf("the page has %s", foreign)
@@ -178,7 +178,7 @@ func TestSelfContained(t *testing.T) {
 			t.Errorf("the page has no %s", want)
 		}
 	}
-	for line := range strings.Lines(drawn(t, trace.Text, all)) {
+	for line := range strings.Lines(drawn(t, trace.View.Text, all)) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 120 {
 			t.Errorf("%d columns: %s", n, line)
 		}
@@ -237,7 +237,7 @@ func TestRecorder(t *testing.T) {
 	if _, err := trace.Create(dir); err == nil {
 		t.Error("a second recording in the same place")
 	}
-	for _, draw := range []func(io.Writer, []*trace.Message) error{trace.SVG, trace.Text, trace.HTML} {
+	for _, draw := range []func(trace.View, io.Writer) error{trace.View.SVG, trace.View.Text, trace.View.HTML} {
 		drawn(t, draw, got.Messages)
 	}
 }
@@ -319,11 +319,11 @@ func FuzzDraw(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if html := drawn(t, trace.HTML, r.Messages); strings.Contains(html, "<script") {
+		if html := drawn(t, trace.View.HTML, r.Messages); strings.Contains(html, "<script") {
 			t.Errorf("the page has a script:\n%s", html)
 		}
-		drawn(t, trace.Text, r.Messages)
-		d := xml.NewDecoder(strings.NewReader(drawn(t, trace.SVG, r.Messages)))
+		drawn(t, trace.View.Text, r.Messages)
+		d := xml.NewDecoder(strings.NewReader(drawn(t, trace.View.SVG, r.Messages)))
 		for err == nil {
 			_, err = d.Token()
 		}

@@ -74,6 +74,8 @@ type Arrow struct {
 	Card  bool // the cardholder's card signs before it is sent
 	Signs bool // the sender's HSM signs
 	Opens bool // the recipient's HSM opens a part
+
+	Unseen bool // it was not recorded: by SET's rules it passes here
 }
 
 // Part is one part of a message, and who can read it.
@@ -128,12 +130,14 @@ var words = map[string]string{
 // it, and who signs it inside the encryption.
 type letter struct{ what, reader, signer string }
 
+const payment = "PAYMENT: card number, amount"
+
 // letters are the parts of messages by their content types. Who reads and signs is what the protocol
 // demands; where a certificate tells, that counts.
 var letters = map[string]letter{
 	"PInitResData": {what: "certificates, identifiers"}, "PResData": {what: "result of the purchase"},
 	"PI-TBS":          {what: "dual signature over both"},
-	"PIDualSignedTBE": {"PAYMENT: card number, amount", Gateway, ""}, "PIUnsignedTBE": {"PAYMENT: card number, amount", Gateway, ""},
+	"PIDualSignedTBE": {payment, Gateway, ""}, "PIUnsignedTBE": {payment, Gateway, ""},
 	"AuthReqTBE": {"request: amount, digests", Gateway, Merchant}, "AuthResTBE": {"decision, amount", Merchant, Gateway},
 	"AuthResTBEX": {"decision, card number", Merchant, Gateway}, "CapTokenTBE": {"token for the capture", Gateway, Gateway},
 	"CapTokenTBEX": {"token for the capture", Gateway, Gateway}, "AuthTokenTBE": {"token for later payments", Gateway, Gateway},
@@ -324,6 +328,17 @@ func (p Part) signer() string {
 	return "signed by " + Name(p.Signer)
 }
 
+// Line says on one line who can read and who signed a part.
+func (p Part) Line(t describe.Tongue) string {
+	switch {
+	case p.Signer == "":
+		return t.Say(p.reader())
+	case p.Locked:
+		return t.Say(Name(p.Reader)+" only") + "; " + t.Say(p.signer())
+	}
+	return t.Say(p.reader()) + "; " + t.Say(p.signer())
+}
+
 // Size is the size and status of a message, for a person.
 func (a Arrow) Size() string {
 	if a.Status == "" {
@@ -336,7 +351,10 @@ func (a Arrow) Size() string {
 type phase struct{ title, text string }
 
 // phaseOf gives the chapter that a message begins, if it begins one.
-func phaseOf(typ string) (phase, bool) {
+func phaseOf(a Arrow) (phase, bool) {
+	if a.Unseen {
+		return phase{"What the wallet does not see", "Merchant, gateway and bank go on by SET's rules, if the payment reached the merchant."}, a.Type == unseen[0].Type
+	}
 	p, ok := map[string]phase{
 		"Payment-Initiation": {"The shop wakes the wallet", "The wallet learns what is ordered and where to send the payment."},
 		"PInitReq":           {"Wallet and merchant meet", "The wallet checks who the merchant is, and gets the key of the merchant's payment gateway."},
@@ -347,6 +365,6 @@ func phaseOf(typ string) (phase, bool) {
 		"InqReq":             {"An inquiry", "The wallet asks what became of a purchase."},
 		"CredReq":            {"Money back", "The merchant gives money back."},
 		"AuthRevReq":         {"A reversal", "The merchant takes an authorization back."},
-	}[typ]
+	}[a.Type]
 	return p, ok
 }
