@@ -108,11 +108,7 @@ var pageFile embed.FS
 //go:embed ui/style.css
 var style string
 
-var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"title": trace.Title, "name": trace.Name, "lower": lowerFirst, "short": shortXID,
-}).ParseFS(pageFile, "ui/page.html"))
-
-func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }
+var pages = template.Must(template.New("").Funcs(template.FuncMap{"short": shortXID}).ParseFS(pageFile, "ui/page.html"))
 
 // shortXID is enough of an XID to tell purchases apart.
 func shortXID(xid string) string { return xid[:min(len(xid), 12)] }
@@ -172,25 +168,14 @@ type view struct {
 
 	List        []trace.Summary
 	Transaction *transactionView
-	Message     *messageView
+	Message     template.HTML
 	Trouble     string
 }
 
 type transactionView struct {
 	trace.Summary
-	trace.Sights
-	Heading    string
-	Messages   []*trace.Message
-	Signatures []trace.Signature
-	Picture    template.HTML
-}
-
-type messageView struct {
-	trace.Arrow
-	First, Previous, Next int // 0 where there is none
-	Messages              []*trace.Message
-	Signatures            []trace.Signature
-	Fields                template.HTML
+	Heading  string
+	Overview template.HTML
 }
 
 // show sends a page, whole or not at all.
@@ -273,20 +258,32 @@ func (s *site) list(w http.ResponseWriter, _ *http.Request) {
 	s.show(w, http.StatusOK, "list", v)
 }
 
+// viewOf is how the pages show a transaction.
+func viewOf(rec *trace.Recording, messages []*trace.Message) trace.View {
+	return trace.View{
+		Recording: rec, Messages: messages, Home: fmt.Sprintf("/transaction/%d", messages[0].Number),
+		Link: func(number int) string { return fmt.Sprintf("/message/%d", number) },
+	}
+}
+
 func (s *site) transaction(w http.ResponseWriter, r *http.Request) {
 	rec, messages, _ := s.find(w, r)
 	if messages == nil {
 		return
 	}
+	seen := viewOf(rec, messages)
 	var picture strings.Builder
-	if err := trace.SVG(&picture, messages); err != nil {
+	if err := seen.SVG(&picture); err != nil {
 		s.unreadable(w, err)
 		return
 	}
 	nonce := rand.Text()
-	t := &transactionView{
-		Summary: trace.Summarize(messages), Sights: trace.WhoSaw(messages), Messages: messages, Signatures: rec.Signatures(messages),
-		Picture: template.HTML(strings.Replace(picture.String(), "<style>", `<style nonce="`+nonce+`">`, 1)),
+	t := &transactionView{Summary: trace.Summarize(messages)}
+	var err error
+	t.Overview, err = seen.Overview(template.HTML(strings.Replace(picture.String(), "<style>", `<style nonce="`+nonce+`">`, 1)))
+	if err != nil {
+		s.unreadable(w, err)
+		return
 	}
 	t.Heading = strings.ToUpper(t.Kind[:1]) + t.Kind[1:]
 	if t.Amount != "" {
@@ -300,18 +297,11 @@ func (s *site) message(w http.ResponseWriter, r *http.Request) {
 	if messages == nil {
 		return
 	}
-	m := &messageView{Arrow: trace.Arrows(messages)[at], First: messages[0].Number, Messages: messages}
-	if at > 0 {
-		m.Previous = messages[at-1].Number
+	m := messages[at]
+	opened, _, err := viewOf(rec, messages).Opened(m.Number)
+	if err != nil {
+		s.unreadable(w, err)
+		return
 	}
-	if at+1 < len(messages) {
-		m.Next = messages[at+1].Number
-	}
-	for _, sig := range rec.Signatures(messages) {
-		if sig.Message == messages[at] {
-			m.Signatures = append(m.Signatures, sig)
-		}
-	}
-	m.Fields = template.HTML(strings.Replace(string(m.Node.HTML()), "<details class", "<details open class", 1))
-	s.show(w, http.StatusOK, "message", view{Title: fmt.Sprintf("%d. %s", m.Number, m.Type), Message: m})
+	s.show(w, http.StatusOK, "message", view{Title: fmt.Sprintf("%d. %s", m.Number, m.Type), Message: opened})
 }

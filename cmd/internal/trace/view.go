@@ -14,6 +14,8 @@ type View struct {
 	Recording *Recording // that they are of: what else in it tells of certificates
 	Messages  []*Message
 	Tongue    describe.Tongue
+	Link      func(number int) string // address of the page of a message
+	Home      string                  // address of the page of all of them
 
 	// Wallet says that the messages are those that a wallet itself sent and got. What the others said to each
 	// other is then told by SET's rules, and marked as that; in which devices their keys are is not told.
@@ -80,6 +82,9 @@ func (v View) below(l lane) string {
 
 // Title is the name of a party, as a heading.
 func (v View) Title(party string) string {
+	if party == Issuer {
+		return v.Tongue.Say("Issuer, the bank")
+	}
 	for _, l := range lanes {
 		if l.party == party {
 			return v.Tongue.Say(l.title)
