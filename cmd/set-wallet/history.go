@@ -33,7 +33,7 @@ func historyCommand() *urfave.Command {
 				}
 				return show(c)
 			},
-		}},
+		}, sawCommand()},
 	}
 }
 

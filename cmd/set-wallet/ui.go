@@ -123,7 +123,7 @@ func newWindow(ctx context.Context, c *urfave.Context, dir string, hosts []strin
 		wallets[l] = w
 	}
 	w, err := web.New(web.Config{
-		Wallets: wallets, Devices: newDevices(ctx, c), Explain: explain, LocalPeers: c.Bool("local"), Dir: dir, Quit: stop,
+		Wallets: wallets, Devices: newDevices(ctx, c), Explain: explain, Look: sightOf, LocalPeers: c.Bool("local"), Dir: dir, Quit: stop,
 		Download: func(ctx context.Context, url string) ([]byte, error) { return downloadBundle(ctx, transport, url) },
 	}, hosts...)
 	if err != nil {

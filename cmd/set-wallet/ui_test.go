@@ -180,7 +180,7 @@ func TestWindow(t *testing.T) {
 		"purchase": testWindowPurchase, "decisions": testWindowDecisions, "once": testWindowOnce, "card": testWindowCard,
 		"signature lost": testWindowSignatureLost, "interrupted": testWindowInterrupted, "enrolment": testWindowEnrolment,
 		"hostile messages": testWindowHostile, "hostile pages": testWindowForeignPages, "install": testWindowInstall, "PIN": testWindowPIN,
-		"renewal": testWindowRenewal, "keypad": testWindowKeypad, "readers": testWindowReaders, "idle": testWindowIdle,
+		"renewal": testWindowRenewal, "keypad": testWindowKeypad, "readers": testWindowReaders, "idle": testWindowIdle, "who saw what": testWindowSaw,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -116,7 +116,7 @@ func (v View) device(party string) string {
 	case party == Wallet:
 		return "card, key 9C, after the PIN"
 	case v.Wallet:
-		return "the " + Name(party) + "'s key: where it is kept the wallet cannot see"
+		return "the " + Name(party) + "'s key"
 	}
 	return "HSM token of the " + Name(party)
 }

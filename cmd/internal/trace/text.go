@@ -20,6 +20,7 @@ const (
 
 // sheet is a text that is being drawn.
 type sheet struct {
+	View
 	b    strings.Builder
 	x    map[string]int
 	many bool // the lanes are too narrow for text between them
@@ -28,7 +29,7 @@ type sheet struct {
 // Text draws the sequence of the messages with characters, at most 120 columns wide.
 func (v View) Text(w io.Writer) error {
 	arrows := v.arrows()
-	s := &sheet{x: map[string]int{}}
+	s := &sheet{View: v, x: map[string]int{}}
 	there := present(arrows)
 	gap := textGap
 	if s.many = len(there) > textLanes; s.many {
@@ -74,7 +75,7 @@ func (s *sheet) titles(there []int) {
 	var titles, below []rune
 	for _, l := range there {
 		lane := lanes[l]
-		for i, text := range []string{lane.title, lane.below} {
+		for i, text := range []string{lane.title, s.below(lane)} {
 			row := []*[]rune{&titles, &below}[i]
 			at := max(s.x[lane.party]-utf8.RuneCountInString(text)/2, 0)
 			for len(*row) < at {

@@ -334,9 +334,9 @@ func (p Part) Line(t describe.Tongue) string {
 	case p.Signer == "":
 		return t.Say(p.reader())
 	case p.Locked:
-		return t.Say(Name(p.Reader)+" only") + "; " + t.Say(p.signer())
+		return t.Say(Name(p.Reader)+" only") + t.Say("; ") + t.Say(p.signer())
 	}
-	return t.Say(p.reader()) + "; " + t.Say(p.signer())
+	return t.Say(p.reader()) + t.Say("; ") + t.Say(p.signer())
 }
 
 // Size is the size and status of a message, for a person.

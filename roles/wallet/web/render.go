@@ -26,7 +26,7 @@ var assets embed.FS
 //go:embed pages
 var pageFiles embed.FS
 
-var pageNames = []string{"home", "task", "history", "purchase", "cards", "settings", "help", "enter", "refused", "broken"}
+var pageNames = []string{"home", "task", "history", "purchase", "saw", "cards", "settings", "help", "enter", "refused", "broken"}
 
 // languageTags has the tag of each of Languages, in their order.
 var languageTags = []language.Tag{language.English, language.French}

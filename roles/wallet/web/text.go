@@ -176,6 +176,12 @@ var texts = map[string]words{
 	"receipt-shop":       {"merchant %s", "marchand %s"},
 	"receipt-gateway":    {"gateway %s (%s)", "passerelle %s (%s)"},
 
+	"saw":         {"Who saw what", "Qui a vu quoi"},
+	"saw-of":      {"Who saw what of this purchase", "Qui a vu quoi de cet achat"},
+	"saw-picture": {"The sequence of the messages, as they are listed above, with who can read which part", "Le déroulement des messages de la liste ci-dessus, avec qui peut lire quelle partie"},
+	"saw-none":    {"No message of this purchase was kept.", "Aucun message de cet achat n’a été gardé."},
+	"to-receipt":  {"To the receipt", "Vers le reçu"},
+
 	"history-title":    {"History", "Historique"},
 	"history-date":     {"Date", "Date"},
 	"history-merchant": {"Merchant", "Marchand"},

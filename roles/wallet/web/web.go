@@ -21,6 +21,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"html/template"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -43,6 +44,9 @@ type Config struct {
 	Download func(ctx context.Context, url string) ([]byte, error)
 	// Explain says what an error means to the person.
 	Explain func(error) Problem
+	// Look prepares to show who saw what of a purchase, in a language. The page of all is at home, that of a
+	// message at what link gives for its number, which counts from 1.
+	Look func(l set.Language, p *wallet.Purchase, messages []wallet.Message, home string, link func(number int) string) (Sight, error)
 	// LocalPeers says that shops and CAs may be on this computer, as in a laboratory.
 	LocalPeers bool
 	// Dir is where the wallet is, to be shown.
@@ -65,6 +69,16 @@ type Devices interface {
 	// it, with the PUK. Both are entered on the reader where that has keys. It gives the card's number.
 	// See Connect.
 	SetPIN(ctx context.Context, reader string, unblock bool, p Person) (serial string, err error)
+}
+
+// Sight shows who saw what of a purchase. Its HTML has no script and nothing from elsewhere.
+type Sight interface {
+	// Overview tells what each party saw, and what signed it. picture is put where the sequence belongs.
+	Overview(picture template.HTML) (template.HTML, error)
+	// Opened shows a message with every field; false if there is none of that number.
+	Opened(number int) (part template.HTML, found bool, err error)
+	// SVG draws the sequence.
+	SVG(w io.Writer) error
 }
 
 // ErrNotThere tells that a card must be inserted first.
