@@ -32,7 +32,7 @@ func testWindowSaw(t *testing.T, c *browsertest.Chromium) {
 	} {
 		b.Sees(want)
 	}
-	cells := browsertest.Value[map[string]string](b, `Object.fromEntries([...document.querySelectorAll(".saw tbody tr")].map(r => [r.cells[0].firstChild.data, [...r.cells].slice(1).map(c => c.innerText.replace(/ in [0-9, ]+/g, "").replace(/\s+/g, " ").replace(/[●#■–]/g, m => m + " ").trim()).join("; ")]))`)
+	cells := browsertest.Value[map[string]string](b, `Object.fromEntries([...document.querySelectorAll(".saw tbody tr")].map(r => [r.cells[0].firstChild.data, [...r.cells].slice(1).map(c => c.innerText.replace(/ in\s[0-9, ]+/g, "").replace(/\s+/g, " ").replace(/[●#■–]/g, m => m + " ").trim()).join("; ")]))`)
 	for row, want := range map[string]string{
 		"Order":       "● read; ● read; # digest only; – never there",
 		"Card number": "● read; # digest only ■ encrypted for the gateway; ● read; ● read",
