@@ -70,6 +70,7 @@ func TestScenarios(t *testing.T) {
 			"halt": w.cmdHalt, "start": w.cmdStart, "pay-without": w.cmdPayWithout,
 		},
 	})
+	t.Run("office", w.testOffice)
 	w.checkMoney(t)
 }
 

@@ -13,7 +13,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/chromedp/kb"
 	"golang.org/x/net/html"
+
+	"github.com/setkit/setkit/cmd/internal/browsertest"
 )
 
 // recordedLab is a lab with nothing but the recording that the project keeps.
@@ -401,4 +404,39 @@ func (w *testWorld) testUI(t *testing.T) {
 	if res.StatusCode != http.StatusMisdirectedRequest {
 		t.Errorf("under another name: %s", res.Status)
 	}
+}
+
+// A person looks at the pages in a browser, with the keyboard alone: the list, a purchase, its messages.
+func TestSiteInBrowser(t *testing.T) {
+	t.Parallel()
+	l, err := listenHere("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: newSite(recordedLab(t), l.Addr().String())}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	b := officeTab{browsertest.New(t, "lab").Open(t, "en"), t}
+	b.Visit("http://" + l.Addr().String() + "/")
+	b.Sees("Transactions")
+	b.Accessible("list")
+	b.reach(`e.getAttribute("href") === "/transaction/17"`)
+	b.Type(kb.Enter)
+	b.Sees("Purchase of 36.50 USD")
+	b.Sees("The gateway never read the order.")
+	b.Until(`getComputedStyle(document.querySelector("svg .title")).fontWeight === "700"`) // the picture has its style
+	b.Accessible("transaction")
+	b.reach(`e.tagName === "FIGURE"`) // to scroll it
+	b.Press("20 PReq")
+	b.Until(`document.querySelector("h1").innerText.startsWith("20. PReq")`)
+	b.reach(`e.tagName === "SUMMARY" && e.innerText.startsWith("Message ")`)
+	b.Type(" ")
+	b.Until(`document.activeElement.parentElement.open`)
+	b.reach(`e.tagName === "SUMMARY" && e.innerText.startsWith("PReq ")`)
+	b.Run(`document.querySelectorAll("details").forEach(d => d.open = true)`)
+	b.Accessible("message")
+	b.Run(`document.body.tabIndex = -1; document.body.focus()`)
+	b.reach(`e.rel === "next"`)
+	b.Type(kb.Enter)
+	b.Until(`document.querySelector("h1").innerText.startsWith("21. AuthReq")`)
 }

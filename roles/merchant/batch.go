@@ -91,8 +91,18 @@ type BatchItem struct {
 }
 
 func totals(t set.BatchTotals) BatchTotals {
-	return BatchTotals{int64(t.TransactionCountDebit), t.TransactionTotalAmtDebit.String(), int64(t.TransactionCountCredit), t.TransactionTotalAmtCredit.String()}
+	return BatchTotals{int64(t.TransactionCountDebit), sum(t.TransactionTotalAmtDebit), int64(t.TransactionCountCredit), sum(t.TransactionTotalAmtCredit)}
 }
+
+// sum is an amount as text. Nothing at all has no currency (ISO 4217: XXX).
+func sum(a set.CurrencyAmount) string {
+	if a.Currency == noCurrency && a.Amount == 0 {
+		return "0"
+	}
+	return a.String()
+}
+
+const noCurrency set.Currency = 999
 
 // ErrRequestsUnderWay keeps a batch from being closed or purged while what is in it may change.
 var ErrRequestsUnderWay = errors.New("requests to the gateway are under way, which change the batch: wait for their answers, see set-merchant orders")

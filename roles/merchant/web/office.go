@@ -27,8 +27,9 @@ const (
 	OfficeTimeout = deedTimeout + 10*time.Second
 )
 
-// Office is the back office: orders, what can be done with them, batches. Its methods may be called by several
-// goroutines.
+// Office is the back office: orders, what can be done with them, batches. Its pages are in English or French; why
+// the books refuse something, and what a gateway or issuer said, is in English on both, and marked as that. Its
+// methods may be called by several goroutines.
 type Office struct {
 	m         *merchant.Merchant
 	pages     *pages
@@ -58,7 +59,13 @@ func NewOffice(m *merchant.Merchant, baseURL string, operators func() ([]Operato
 func (o *Office) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /style.css", o.pages.serveStyle)
-	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) { o.showLogin(w, r, http.StatusOK, "") })
+	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
+		alert := ""
+		if r.FormValue("over") != "" {
+			alert = languageOf(r).say("session-over")
+		}
+		o.showLogin(w, r, http.StatusOK, alert)
+	})
 	mux.HandleFunc("POST /login", o.logIn)
 	inside := func(pattern string, h func(http.ResponseWriter, *http.Request, *visit)) {
 		mux.HandleFunc(pattern, o.inside(h))
@@ -97,15 +104,17 @@ func (o *Office) inside(next func(http.ResponseWriter, *http.Request, *visit)) h
 			return
 		}
 		var v *visit
+		login := o.pages.url("login")
 		if c, err := r.Cookie(officeCookie); err == nil {
 			v = o.visits.find(o.m.Now(), c.Value, operators)
+			login += "?over=1"
 		}
 		safe := r.Method == http.MethodGet || r.Method == http.MethodHead
 		switch {
 		case v == nil && safe:
-			http.Redirect(w, r, o.pages.url("login"), http.StatusSeeOther)
+			http.Redirect(w, r, login, http.StatusSeeOther)
 		case v == nil:
-			o.showLogin(w, r, http.StatusUnauthorized, languageOf(r).say("session-over"))
+			o.showLogin(w, r, http.StatusUnauthorized, languageOf(r).say("session-over-undone"))
 		case !safe && subtle.ConstantTimeCompare([]byte(r.PostFormValue("csrf")), []byte(v.csrf)) != 1:
 			o.pages.tell(w, r, http.StatusForbidden, "foreign", o.view(v), "")
 		default:
@@ -376,6 +385,12 @@ func (o *Office) askOrder(w http.ResponseWriter, r *http.Request, v *visit) {
 		q.Hint = ""
 		if name == "capture" {
 			q.Hint = l.say("given-up")
+		}
+	}
+	if name == "void" && order.Payment != nil {
+		q.Hint = l.say("void-authorization")
+		if order.Payment.CapturedAmount.Minor > 0 {
+			q.Hint = l.say("void-capture")
 		}
 	}
 	last := a.last && r.FormValue("last") != ""

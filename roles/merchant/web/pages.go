@@ -67,7 +67,7 @@ func newPages(file, name string, base *url.URL, log *slog.Logger) *pages {
 	p := &pages{name: name, base: base, log: log}
 	for l := range languages {
 		p.in[l] = template.Must(template.New("").Funcs(template.FuncMap{
-			"t": l.say, "url": p.url, "money": l.money, "terms": l.terms,
+			"t": l.say, "url": p.url, "money": l.money, "sum": l.sum, "terms": l.terms,
 			"when":   func(t any) string { return l.when(at(t)) },
 			"state":  func(s merchant.OrderState) string { return l.say("state-" + string(s)) },
 			"action": func(a any) string { return l.say("action-" + fmt.Sprint(a)) },

@@ -131,14 +131,18 @@ var texts = map[string]text{
 	"head-unresolved":  {"Your payment was received", "Votre paiement est reçu"},
 	"say-unresolved":   {"Its outcome is being looked into by the shop. Do not pay again.", "La boutique vérifie ce qu’il en est. Ne payez pas une seconde fois."},
 
-	"office":         {"Back office", "Administration"},
-	"log-in":         {"Log in", "Se connecter"},
-	"log-out":        {"Log out (%s)", "Se déconnecter (%s)"},
-	"operator":       {"Name", "Nom"},
-	"password":       {"Password", "Mot de passe"},
-	"login-wrong":    {"Name and password do not fit.", "Le nom et le mot de passe ne correspondent pas."},
-	"login-wait":     {"Too many attempts. Please wait %d seconds.", "Trop de tentatives. Veuillez attendre %d secondes."},
-	"session-over":   {"You are not logged in any more", "Vous n’êtes plus connecté"},
+	"office":       {"Back office", "Administration"},
+	"log-in":       {"Log in", "Se connecter"},
+	"log-out":      {"Log out (%s)", "Se déconnecter (%s)"},
+	"operator":     {"Name", "Nom"},
+	"password":     {"Password", "Mot de passe"},
+	"login-wrong":  {"Name and password do not fit.", "Le nom et le mot de passe ne correspondent pas."},
+	"login-wait":   {"Too many attempts. Please wait %d seconds.", "Trop de tentatives. Veuillez attendre %d secondes."},
+	"session-over": {"You are not logged in any more. Please log in again.", "Vous n’êtes plus connecté. Veuillez vous reconnecter."},
+	"session-over-undone": {
+		"You are not logged in any more, and what you asked for was not done. Please log in again.",
+		"Vous n’êtes plus connecté, et ce que vous demandiez n’a pas été fait. Veuillez vous reconnecter.",
+	},
 	"all":            {"All", "Toutes"},
 	"show":           {"Show", "Afficher"},
 	"older":          {"Older orders", "Commandes plus anciennes"},
@@ -200,12 +204,17 @@ var texts = map[string]text{
 	"hint-batch-open":  {"Later captures and refunds go into it.", "Les encaissements et remboursements suivants y entrent."},
 	"hint-batch-close": {"Settles it, if the gateway counts what this shop counts.", "Le règle, si la passerelle compte comme cette boutique."},
 
-	"given-up":     {"What is left of the authorization is given up.", "Le reste de l’autorisation est abandonné."},
-	"ask-all":      {"%s for order %d?", "%s pour la commande %d ?"},
-	"ask-amount":   {"%s %s for order %d?", "%s %s pour la commande %d ?"},
-	"ask-batch":    {"%s %d?", "%s %d ?"},
-	"ask-no-batch": {"%s?", "%s ?"},
-	"bad-amount":   {"This amount cannot be used", "Ce montant n’est pas utilisable"},
+	"given-up": {"What is left of the authorization is given up.", "Le reste de l’autorisation est abandonné."},
+	"void-capture": {
+		"The capture is undone, if its batch is open. The authorization stays until it is voided too.",
+		"L’encaissement est annulé, si son lot est ouvert. L’autorisation reste jusqu’à ce qu’elle soit annulée aussi.",
+	},
+	"void-authorization": {"The authorization is taken back. Nothing will be charged.", "L’autorisation est retirée. Rien ne sera débité."},
+	"ask-all":            {"%s for order %d?", "%s pour la commande %d ?"},
+	"ask-amount":         {"%s %s for order %d?", "%s %s pour la commande %d ?"},
+	"ask-batch":          {"%s %d?", "%s %d ?"},
+	"ask-no-batch":       {"%s?", "%s ?"},
+	"bad-amount":         {"This amount cannot be used", "Ce montant n’est pas utilisable"},
 	"bad-amount-text": {
 		"Write a number such as 10.50, in the order’s currency.", "Écrivez un nombre tel que 10,50, dans la monnaie de la commande.",
 	},
@@ -236,12 +245,14 @@ func (l lang) say(key string, args ...any) string {
 }
 
 // money writes an amount with its currency.
-func (l lang) money(m merchant.Money) string {
-	digits := m.String()
+func (l lang) money(m merchant.Money) string { return l.sum(m.String() + " " + m.Currency) }
+
+// sum writes an amount of which the digits and the currency are given.
+func (l lang) sum(text string) string {
 	if l == french {
-		digits = strings.Replace(digits, ".", ",", 1)
+		text = strings.Replace(text, ".", ",", 1)
 	}
-	return digits + "\u00a0" + m.Currency
+	return strings.Replace(text, " ", "\u00a0", 1)
 }
 
 func (l lang) when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
