@@ -16,12 +16,19 @@ import (
 
 	"github.com/setkit/setkit/cmd/internal/describe"
 	"github.com/setkit/setkit/cmd/internal/trace"
+	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/sethttp"
 )
 
 // walletView is what the wallet of the recorded purchase can tell: its own messages, and those of more files
 // after them.
 func walletView(t *testing.T, tongue describe.Tongue, more ...string) trace.View {
+	t.Helper()
+	return walletViewOf(t, func(_ string, b []byte) []byte { return b }, tongue, more...)
+}
+
+// walletViewOf is walletView of messages that change has changed.
+func walletViewOf(t *testing.T, change func(typ string, b []byte) []byte, tongue describe.Tongue, more ...string) trace.View {
 	t.Helper()
 	var passed []trace.Passed
 	var d describe.Describer
@@ -36,7 +43,7 @@ func walletView(t *testing.T, tongue describe.Tongue, more ...string) trace.View
 		if m.Number < 17 || m.From != trace.Wallet && m.To != trace.Wallet {
 			continue
 		}
-		passed = append(passed, trace.Passed{Entry: trace.Entry{Time: m.Time, From: m.From, To: m.To, Media: m.Media}, Octets: b})
+		passed = append(passed, trace.Passed{Entry: trace.Entry{Time: m.Time, From: m.From, To: m.To, Media: m.Media}, Octets: change(m.Type, b)})
 	}
 	for i, name := range more {
 		b, err := os.ReadFile(filepath.Join("../../../testdata/golden", name))
@@ -100,6 +107,26 @@ func TestWalletSaw(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"gateway Order", "issuer Order"}, ruled); diff != "" {
 		t.Errorf("by the rules (-want +got):\n%s", diff)
+	}
+}
+
+// A card number in clear is found by its last digits, which the wallet knows.
+func TestWalletSawCardNumber(t *testing.T) {
+	t.Parallel()
+	for number, want := range map[string][]string{"4111111111111111": {"merchant Card number [4]"}, "4211111111111111": nil} {
+		v := walletViewOf(t, func(typ string, b []byte) []byte {
+			if typ != "PReq" {
+				return b
+			}
+			return remade(t, func(w *set.MessageWrapper) { w.MessageHeader.SWIdent = set.SWIdent("wallet " + number) })(b)
+		}, nil)
+		if diff := cmp.Diff(want, broken(v.WhoSaw())); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", number, diff)
+		}
+		page, err := v.Overview("")
+		if told := strings.Contains(string(page), "The merchant could read the card number"); err != nil || told != (want != nil) {
+			t.Errorf("%s: %v, the page says that it was read: %v", number, err, told)
+		}
 	}
 }
 
