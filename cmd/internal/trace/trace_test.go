@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"html/template"
 	"io"
 	"os"
 	"path/filepath"
@@ -323,6 +324,15 @@ func FuzzDraw(f *testing.F) {
 			t.Errorf("the page has a script:\n%s", html)
 		}
 		drawn(t, trace.View.Text, r.Messages)
+		v := trace.View{Recording: r, Messages: r.Messages, Wallet: true, Tongue: trace.French, Link: func(n int) string { return fmt.Sprint(n) }}
+		for _, show := range []func() (template.HTML, error){
+			func() (template.HTML, error) { return v.Overview("") },
+			func() (template.HTML, error) { part, _, err := v.Opened(1); return part, err },
+		} {
+			if part, err := show(); err != nil || strings.Contains(string(part), "<script") {
+				t.Errorf("%v, or the part has a script:\n%s", err, part)
+			}
+		}
 		d := xml.NewDecoder(strings.NewReader(drawn(t, trace.View.SVG, r.Messages)))
 		for err == nil {
 			_, err = d.Token()
