@@ -54,11 +54,21 @@ func (b officeTab) deed(action, field, value string) {
 	b.Until(`!document.querySelector(".question")`)
 }
 
+// await waits for something to be true of a page that loads itself anew, and does so sooner.
+func (b officeTab) await(expression string) {
+	b.t.Helper()
+	for !b.Is(expression) {
+		time.Sleep(pollInterval)
+		b.Is(`(location.reload(), true)`)
+		b.Until(`document.readyState === "complete"`)
+	}
+}
+
 // sums waits until the page of an order shows these amounts, of what is authorized, captured and refunded, and
 // nothing that is awaited.
 func (b officeTab) sums(want string) {
 	b.t.Helper()
-	b.Until(fmt.Sprintf(`!document.querySelector(".wait") && [...document.querySelectorAll(".sums dd")].slice(1).map(e => e.innerText.replace(/\s.*/, "")).join(" ") === %q`, want))
+	b.await(fmt.Sprintf(`!document.querySelector(".wait") && [...document.querySelectorAll(".sums dd")].slice(1).map(e => e.innerText.replace(/\s.*/, "")).join(" ") === %q`, want))
 }
 
 // An operator does everything that the back office offers with a browser: each button clicked twice does it
@@ -89,7 +99,7 @@ func (w *scenarioWorld) testOffice(t *testing.T) {
 	b.deed("Void", "", "") // the capture
 	b.sums("30.00 0.00 0.00")
 	b.deed("Void", "", "") // the authorization
-	b.Sees("taken back")
+	b.await(`document.querySelector(".state").innerText === "taken back"`)
 
 	b = officeTab{b.Second(), t}
 	b.Visit(w.office() + fmt.Sprintf("/orders/%d", split.Number))
@@ -197,11 +207,11 @@ func (w *scenarioWorld) testOfficeKeyboard(b officeTab, o order) {
 func (w *scenarioWorld) testOfficeBatches(b officeTab, o order) {
 	told := func(text string) {
 		b.t.Helper()
-		b.Until(fmt.Sprintf(`!document.querySelector(".wait") && document.querySelector("main").innerText.replace(/\s+/g, " ").includes(%q)`, text))
+		b.await(fmt.Sprintf(`!document.querySelector(".wait") && document.querySelector("main").innerText.replace(/\s+/g, " ").includes(%q)`, text))
 	}
 	b.Press("Batches")
 	b.deed("Open a batch", "", "")
-	told("success")
+	b.Sees("success") // by itself
 	number := browsertest.Value[string](b.Tab, `document.querySelector("dd").innerText`)
 	b.Press("Batches")
 	b.Accessible("batches")
