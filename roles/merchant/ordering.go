@@ -295,6 +295,8 @@ func (s *Store) FilterOrders(ctx context.Context, f OrderFilter) (orders []*Orde
 type Basket struct {
 	Lines   []LineRequest
 	Version int64 // changes whenever the basket does; 0 before it is used
+
+	form string // SHA-256 of the one that was sent last
 }
 
 // sessionID is how a session is stored, so that whoever reads the database has not the session.
@@ -311,7 +313,7 @@ func (s *Store) Basket(ctx context.Context, session string) (b Basket, err error
 
 func readBasket(ctx context.Context, tx *sql.Tx, id string) (b Basket, err error) {
 	var raw []byte
-	err = tx.QueryRowContext(ctx, `SELECT basket, version FROM shop_session WHERE id = $1`, id).Scan(&raw, &b.Version)
+	err = tx.QueryRowContext(ctx, `SELECT basket, version, last_form FROM shop_session WHERE id = $1`, id).Scan(&raw, &b.Version, &b.form)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Basket{}, nil
 	}
@@ -321,13 +323,21 @@ func readBasket(ctx context.Context, tx *sql.Tx, id string) (b Basket, err error
 	return b, json.Unmarshal(raw, &b.Lines)
 }
 
-// ChangeBasket changes the basket of a session. An error of change leaves it as it was.
-func (s *Store) ChangeBasket(ctx context.Context, now time.Time, session string, change func(lines []LineRequest) ([]LineRequest, error)) error {
+// ChangeBasket changes the basket of a session. An error of change leaves it as it was. form names what the
+// customer has sent, "" if it may come again: the second of two clicks on the same button changes nothing.
+func (s *Store) ChangeBasket(ctx context.Context, now time.Time, session, form string, change func(lines []LineRequest) ([]LineRequest, error)) error {
 	id := sessionID(session)
 	return s.db.Tx(ctx, func(tx *sql.Tx) error {
 		b, err := readBasket(ctx, tx, id)
 		if err != nil {
 			return err
+		}
+		if form != "" {
+			digest := fmt.Sprintf("%x", sha256.Sum256([]byte(form)))
+			if digest == b.form {
+				return nil
+			}
+			b.form = digest
 		}
 		lines, err := change(b.Lines)
 		if err != nil {
@@ -337,8 +347,8 @@ func (s *Store) ChangeBasket(ctx context.Context, now time.Time, session string,
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO shop_session (id, used_s, basket, version) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (id) DO UPDATE SET used_s = $2, basket = $3, version = $4`, id, now.Unix(), raw, b.Version+1)
+		_, err = tx.ExecContext(ctx, `INSERT INTO shop_session (id, used_s, basket, version, last_form) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (id) DO UPDATE SET used_s = $2, basket = $3, version = $4, last_form = $5`, id, now.Unix(), raw, b.Version+1, b.form)
 		if err != nil {
 			return fmt.Errorf("store a basket: %w", err)
 		}

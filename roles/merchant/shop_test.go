@@ -77,7 +77,7 @@ func TestBaskets(t *testing.T) {
 		store := w.config.Store
 		fill := func() merchant.Basket {
 			t.Helper()
-			err := store.ChangeBasket(t.Context(), w.now(), session, func(lines []merchant.LineRequest) ([]merchant.LineRequest, error) {
+			err := store.ChangeBasket(t.Context(), w.now(), session, "", func(lines []merchant.LineRequest) ([]merchant.LineRequest, error) {
 				return append(lines, merchant.LineRequest{Item: "pencil", Quantity: 2}), nil
 			})
 			if err != nil {

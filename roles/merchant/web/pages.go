@@ -4,7 +4,8 @@
 // to be served at an address of its own: what the public side cannot reach, it cannot attack, and a cookie of one
 // is never sent to the other.
 //
-// Pages need no script and load nothing from elsewhere; they are in English or French, as the browser asks.
+// Pages load nothing from elsewhere, and need no script: the one that they have spares the customer reloads. They are in
+// English or French, as the browser asks.
 package web
 
 import (
@@ -30,13 +31,27 @@ const formOctetsMax = 64 << 10
 // refreshSeconds is how soon a page that waits for an outcome is asked for again.
 const refreshSeconds = 2
 
-var style = func() []byte {
-	css, err := files.ReadFile("pages/style.css")
+// asset is a file that the pages load.
+type asset struct {
+	name, kind string
+	body       []byte
+}
+
+var (
+	style  = embedded("style.css", "text/css; charset=utf-8")
+	script = embedded("live.js", "text/javascript; charset=utf-8")
+)
+
+func embedded(name, kind string) asset {
+	body, err := files.ReadFile("pages/" + name)
 	if err != nil {
 		panic(err) // it is embedded
 	}
-	return css
-}()
+	return asset{name, kind, body}
+}
+
+// address changes with the file, so that browsers may keep it.
+func (a asset) address() string { return fmt.Sprintf("%s?%.4x", a.name, sha256.Sum256(a.body)) }
 
 // view is what every page is made of.
 type view struct {
@@ -45,7 +60,7 @@ type view struct {
 	Refresh int    // seconds; 0: not at all
 	Data    any
 
-	Lang, Name, Style string // filled in by show
+	Lang, Name, Style, Script string // filled in by show
 
 	Pieces int // in the basket
 
@@ -106,7 +121,7 @@ func (p *pages) guard(next http.Handler, refused http.HandlerFunc) http.Handler 
 	protected := origin.Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "same-origin") // addresses of orders are secrets
@@ -118,19 +133,21 @@ func (p *pages) guard(next http.Handler, refused http.HandlerFunc) http.Handler 
 	})
 }
 
-func (p *pages) serveStyle(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Header().Set("Cache-Control", "max-age=86400")
-	p.write(w, style)
+// serveAssets serves what the pages load.
+func (p *pages) serveAssets(mux *http.ServeMux) {
+	for _, a := range []asset{style, script} {
+		mux.HandleFunc("GET /"+a.name, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", a.kind)
+			w.Header().Set("Cache-Control", "max-age=86400")
+			p.write(w, a.body)
+		})
+	}
 }
-
-// styleAddress changes with the style, so that browsers may keep it.
-var styleAddress = fmt.Sprintf("style.css?%.4x", sha256.Sum256(style))
 
 // show writes a page.
 func (p *pages) show(w http.ResponseWriter, r *http.Request, status int, page string, v view) {
 	l := languageOf(r)
-	v.Lang, v.Name, v.Style = l.String(), p.name, p.url()+styleAddress
+	v.Lang, v.Name, v.Style, v.Script = l.String(), p.name, p.url()+style.address(), p.url()+script.address()
 	var body strings.Builder
 	if err := p.in[l].ExecuteTemplate(&body, page, v); err != nil {
 		p.log.Error("cannot write a page", "page", page, "error", err)

@@ -45,7 +45,7 @@ func NewShop(m *merchant.Merchant, api *API) (*Shop, error) {
 // Handler serves everything public, below the merchant's base URL:
 //
 //	GET  /                      the catalogue
-//	GET, POST /basket           the basket; item and quantity add to it
+//	GET, POST /basket           the basket; item and quantity add to it, the same once adds once
 //	POST /basket/change         new quantities
 //	GET, POST /orders           the customer's orders; basket (its version) and terms make one of it
 //	GET  /orders/{id}           the order as it is now
@@ -56,7 +56,7 @@ func NewShop(m *merchant.Merchant, api *API) (*Shop, error) {
 func (s *Shop) Handler() http.Handler {
 	site := http.NewServeMux()
 	site.HandleFunc("GET /{$}", s.showCatalogue)
-	site.HandleFunc("GET /style.css", s.pages.serveStyle)
+	s.pages.serveAssets(site)
 	site.HandleFunc("GET /basket", s.showBasket)
 	site.HandleFunc("POST /basket", s.addToBasket)
 	site.HandleFunc("POST /basket/change", s.changeBasket)
@@ -135,10 +135,11 @@ func (s *Shop) showCatalogue(w http.ResponseWriter, r *http.Request) {
 	type item struct {
 		ID, Name string
 		Price    merchant.Money
+		Once     string // names the item's form on this page
 	}
 	var items []item
 	for _, i := range s.m.Catalogue.Items {
-		items = append(items, item{i.ID, i.Name, s.m.Catalogue.Money(i.Price)})
+		items = append(items, item{i.ID, i.Name, s.m.Catalogue.Money(i.Price), rand.Text()})
 	}
 	v := s.view(r)
 	v.Title, v.Here, v.Data = languageOf(r).say("catalogue"), "catalogue", items
@@ -152,11 +153,12 @@ func (s *Shop) showBasket(w http.ResponseWriter, r *http.Request) {
 		Total   merchant.Money
 		Version int64
 		Terms   []merchant.Terms
-	}{Version: basket.Version, Terms: s.m.Catalogue.Terms}
+		Retyped bool // by the button that orders
+	}{Version: basket.Version, Terms: s.m.Catalogue.Terms, Retyped: r.URL.Query().Has(retypedQuery)}
 	if len(basket.Lines) > 0 {
 		lines, total, err := s.m.Catalogue.Total(basket.Lines)
 		if errors.Is(err, merchant.ErrOrderInvalid) { // an item is sold no more, or the total has become too high
-			err = s.m.Store.ChangeBasket(r.Context(), s.m.Now(), session(r), s.sellable)
+			err = s.m.Store.ChangeBasket(r.Context(), s.m.Now(), session(r), "", s.sellable)
 			if err == nil {
 				http.Redirect(w, r, s.pages.url("basket"), http.StatusSeeOther)
 				return
@@ -203,7 +205,7 @@ func readLines(r *http.Request) (lines []merchant.LineRequest, ok bool) {
 }
 
 func (s *Shop) addToBasket(w http.ResponseWriter, r *http.Request) {
-	s.editBasket(w, r, func(have, added []merchant.LineRequest) []merchant.LineRequest {
+	s.editBasket(w, r, s.pages.url("basket"), func(have, added []merchant.LineRequest) []merchant.LineRequest {
 		for _, line := range added {
 			i := slices.IndexFunc(have, func(l merchant.LineRequest) bool { return l.Item == line.Item })
 			switch {
@@ -218,7 +220,11 @@ func (s *Shop) addToBasket(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Shop) changeBasket(w http.ResponseWriter, r *http.Request) {
-	s.editBasket(w, r, func(have, wanted []merchant.LineRequest) []merchant.LineRequest {
+	s.changeQuantities(w, r, s.pages.url("basket"))
+}
+
+func (s *Shop) changeQuantities(w http.ResponseWriter, r *http.Request, to string) {
+	s.editBasket(w, r, to, func(have, wanted []merchant.LineRequest) []merchant.LineRequest {
 		for _, line := range wanted {
 			for i := range have {
 				if have[i].Item == line.Item {
@@ -230,14 +236,24 @@ func (s *Shop) changeBasket(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// editBasket changes the basket by the lines of a form, if it can then be ordered.
-func (s *Shop) editBasket(w http.ResponseWriter, r *http.Request, edit func(have, form []merchant.LineRequest) []merchant.LineRequest) {
+// retypedQuery has the basket's page say that the quantities were updated first.
+const retypedQuery = "updated"
+
+// retyped tells whether a form has other quantities than the basket.
+func retyped(have, form []merchant.LineRequest) bool {
+	return slices.ContainsFunc(form, func(l merchant.LineRequest) bool {
+		return slices.ContainsFunc(have, func(h merchant.LineRequest) bool { return h.Item == l.Item && h.Quantity != l.Quantity })
+	})
+}
+
+// editBasket changes the basket by the lines of a form, if it can then be ordered, and leads to a page.
+func (s *Shop) editBasket(w http.ResponseWriter, r *http.Request, to string, edit func(have, form []merchant.LineRequest) []merchant.LineRequest) {
 	form, ok := readLines(r)
 	if !ok {
 		s.pages.tell(w, r, http.StatusBadRequest, "bad-form", s.view(r), "", "basket")
 		return
 	}
-	err := s.m.Store.ChangeBasket(r.Context(), s.m.Now(), s.begin(w, r), func(have []merchant.LineRequest) ([]merchant.LineRequest, error) {
+	err := s.m.Store.ChangeBasket(r.Context(), s.m.Now(), s.begin(w, r), r.PostForm.Get("once"), func(have []merchant.LineRequest) ([]merchant.LineRequest, error) {
 		lines := edit(have, form)
 		if len(lines) == 0 {
 			return lines, nil
@@ -251,18 +267,25 @@ func (s *Shop) editBasket(w http.ResponseWriter, r *http.Request, edit func(have
 	case err != nil:
 		s.pages.unavailable(w, r, s.view(r), err)
 	default:
-		http.Redirect(w, r, s.pages.url("basket"), http.StatusSeeOther)
+		http.Redirect(w, r, to, http.StatusSeeOther)
 	}
 }
 
 // makeOrder makes an order of the basket as the customer saw it: a second click, or the page of before in
-// another tab, leads to the same order.
+// another tab, leads to the same order. Who has typed other quantities is shown what they come to first.
 func (s *Shop) makeOrder(w http.ResponseWriter, r *http.Request) {
 	version, err := strconv.ParseInt(r.PostFormValue("basket"), 10, 64)
 	secret := session(r)
 	if err != nil || secret == "" {
 		s.pages.tell(w, r, http.StatusBadRequest, "bad-form", s.view(r), "", "basket")
 		return
+	}
+	if r.PostForm.Has("item") {
+		lines, ok := readLines(r)
+		if basket := s.basket(r); !ok || basket.Version == version && retyped(basket.Lines, lines) {
+			s.changeQuantities(w, r, s.pages.url("basket")+"?"+retypedQuery)
+			return
+		}
 	}
 	o, _, err := s.m.MakeOrder(r.Context(), merchant.OrderRequest{Session: secret, Basket: version, Terms: merchant.Terms(r.PostForm.Get("terms"))})
 	switch {

@@ -20,7 +20,13 @@ func TestPurchase(t *testing.T) {
 	if to := b.post("/basket", "item", "pencil", "quantity", "2").has(t, 303).location; to != w.config.BaseURL+"/basket" {
 		t.Errorf("what is added leads to %q", to)
 	}
-	b.post("/basket", "item", "pencil", "quantity", "1").has(t, 303)
+	once := b.get("/").field(t, "once")
+	for range 2 { // two clicks on one button
+		b.post("/basket", "item", "pencil", "quantity", "1", "once", once).has(t, 303)
+	}
+	if again := b.get("/").field(t, "once"); again == once {
+		t.Error("the page that is loaded anew adds nothing")
+	}
 	b.post("/basket", "item", "book", "quantity", "1").has(t, 303)
 	b.get("/basket").has(t, 200, `value="3"`, "42.75\u00a0EUR")
 	b.post("/basket/change", "item", "pencil", "quantity", "0", "item", "book", "quantity", "2").has(t, 303)
@@ -28,8 +34,12 @@ func TestPurchase(t *testing.T) {
 	if strings.Contains(basket.body, "Pencil") {
 		t.Error("an item of quantity 0 stays in the basket")
 	}
-	version := basket.field(t, "basket")
-	order := b.post("/orders", "basket", version, "terms", "").has(t, 303).location
+	// Quantities that were typed and not updated are not ordered unseen, nor forgotten.
+	to := b.post("/orders", "basket", basket.field(t, "basket"), "item", "book", "quantity", "3").has(t, 303).location
+	b.get(to).has(t, 200, "The quantities were updated", "126.00\u00a0EUR")
+	b.post("/basket/change", "item", "book", "quantity", "2").has(t, 303)
+	version := b.get("/basket").field(t, "basket")
+	order := b.post("/orders", "basket", version, "item", "book", "quantity", "2", "terms", "").has(t, 303).location
 	if again := b.post("/orders", "basket", version, "terms", "").has(t, 303).location; again != order {
 		t.Errorf("a second click leads to the order %s, the first one to %s", again, order)
 	}
