@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
@@ -41,7 +42,7 @@ var (
 		if commandsDir, err = os.MkdirTemp("", "set-lab-bin-"); err != nil {
 			return "", err
 		}
-		if out, err := exec.Command("go", "build", "-o", commandsDir, "../...").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", commandsDir, "../...").CombinedOutput(); err != nil {
 			return "", fmt.Errorf("go build: %w\n%s", err, out)
 		}
 		return commandsDir, nil
@@ -73,6 +74,32 @@ func newPlainWorld(t *testing.T) *world {
 		}
 	})
 	return w
+}
+
+// halt ends the server of a party.
+func (w *world) halt(party string) error {
+	i := slices.IndexFunc(w.Processes, func(p process) bool { return p.Name == party })
+	if i < 0 {
+		return nil
+	}
+	if err := w.Processes[i].stop(); err != nil {
+		return err
+	}
+	w.Processes = slices.Delete(w.Processes, i, i+1)
+	return w.save()
+}
+
+// restart starts the server of a party, and ends the one that runs before.
+func (w *world) restart(ctx context.Context, party string) error {
+	if err := w.halt(party); err != nil {
+		return err
+	}
+	secrets := map[string]map[string]string{"ca": caSecrets, "issuer": issuerSecrets, "gateway": gatewaySecrets, "merchant": merchantSecrets}[party]
+	addr := w.addr(party)
+	if party == "issuer" {
+		addr = w.addr("issuer-http")
+	}
+	return w.start(ctx, w.env(party, secrets), answers("http://"+addr), party, "set-"+party, "serve", "--config", w.config(party))
 }
 
 // newTestWorld makes a world.
@@ -120,6 +147,7 @@ func TestLab(t *testing.T) {
 	t.Run("hostile frames", w.testHostileFrames)
 	t.Run("secrecy", w.testSecrecy)
 	t.Run("ui", w.testUI)
+	t.Run("shopping", w.testShopping)
 	t.Run("processes", w.testProcesses)
 	t.Run("wrong PIN", w.testWrongPIN)
 	t.Run("down", w.testDown)

@@ -55,7 +55,7 @@ func TestScenarios(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.Bytes())
 	}
 	t.Logf("the world is made:\n%s", out.Bytes())
-	if err := errors.Join(w.offerTerms(), w.configure("merchant", "capture", "manual"), w.restart(t, "merchant")); err != nil {
+	if err := errors.Join(w.offerTerms(), w.configure("merchant", "capture", "manual"), w.restart(t.Context(), "merchant")); err != nil {
 		t.Fatal(err)
 	}
 	testscript.RunT(inOrder{t}, testscript.Params{
@@ -280,7 +280,7 @@ func (w *scenarioWorld) cmdCaptures(ts *testscript.TestScript, neg bool, args []
 	usage(ts, neg, len(args) == 1, "captures MODE")
 	t := ts.Value(testKey{}).(*testing.T)
 	change := func(mode string) error {
-		return errors.Join(w.configure("merchant", "capture", mode), w.restart(t, "merchant"))
+		return errors.Join(w.configure("merchant", "capture", mode), w.restart(t.Context(), "merchant"))
 	}
 	ts.Check(change(args[0]))
 	ts.Defer(func() {
@@ -296,7 +296,7 @@ func (w *scenarioWorld) cmdHalt(ts *testscript.TestScript, neg bool, args []stri
 	t := ts.Value(testKey{}).(*testing.T)
 	ts.Defer(func() { // for the scripts after one that fails
 		if !slices.ContainsFunc(w.Processes, func(p process) bool { return p.Name == args[0] }) {
-			if err := w.restart(t, args[0]); err != nil {
+			if err := w.restart(t.Context(), args[0]); err != nil {
 				t.Error(err)
 			}
 		}
@@ -305,7 +305,7 @@ func (w *scenarioWorld) cmdHalt(ts *testscript.TestScript, neg bool, args []stri
 
 func (w *scenarioWorld) cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 1, "start PARTY")
-	ts.Check(w.restart(ts.Value(testKey{}).(*testing.T), args[0]))
+	ts.Check(w.restart(ts.Value(testKey{}).(*testing.T).Context(), args[0]))
 }
 
 func (w *scenarioWorld) cmdPayWithout(ts *testscript.TestScript, neg bool, args []string) {
@@ -404,32 +404,6 @@ func (w *scenarioWorld) payUnsigned(ctx context.Context, pay string) (set.AuthCo
 		return r.AuthStatus.AuthCode, nil
 	}
 	return 0, fmt.Errorf("the merchant says %v", data.PResPayloadSeq[0].CompletionCode)
-}
-
-// halt ends the server of a party.
-func (w *scenarioWorld) halt(party string) error {
-	i := slices.IndexFunc(w.Processes, func(p process) bool { return p.Name == party })
-	if i < 0 {
-		return nil
-	}
-	if err := w.Processes[i].stop(); err != nil {
-		return err
-	}
-	w.Processes = slices.Delete(w.Processes, i, i+1)
-	return w.save()
-}
-
-// restart starts the server of a party, and ends the one that runs before.
-func (w *scenarioWorld) restart(t *testing.T, party string) error {
-	if err := w.halt(party); err != nil {
-		return err
-	}
-	secrets := map[string]map[string]string{"ca": caSecrets, "issuer": issuerSecrets, "gateway": gatewaySecrets, "merchant": merchantSecrets}[party]
-	addr := w.addr(party)
-	if party == "issuer" {
-		addr = w.addr("issuer-http")
-	}
-	return w.start(t.Context(), w.env(party, secrets), answers("http://"+addr), party, "set-"+party, "serve", "--config", w.config(party))
 }
 
 // checkMoney: after everything that happened, what the merchant was paid is what it captured and did not give

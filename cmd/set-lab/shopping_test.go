@@ -56,7 +56,7 @@ func (w *testWorld) testShopping(t *testing.T) {
 		{"cancelled", walkCancelled, 4_50},
 		{"card pulled", walkCardPulled, 8_20},
 		{"interrupted", walkInterrupted, 95},
-		{"double clicks", walkDoubleClicks, 95},
+		{"double clicks", walkDoubleClicks, 2_85},
 		{"back", walkBack, 95},
 		{"French", walkFrench, 95},
 		{"troubles", walkTroubles, 0},
@@ -411,10 +411,14 @@ func walkDoubleClicks(t *testing.T, s *shopping) {
 	sent := len(s.purchaseRequests(t))
 	b := s.enter(t, "en")
 	b.DoubleClick("Add to basket: Pencil, grade 2B")
-	b.Sees("Quantity 0 removes an item.")
+	b.Until(`document.querySelector("tbody input[name=quantity]")?.value === "1"`)
+	b.Run(`document.querySelector("tbody input[name=quantity]").value = "2"`)
 	b.DoubleClick("Update quantities")
-	b.Sees("Quantity 0 removes an item.")
-	b.Until(`document.querySelector("input[name=quantity]").value === "1"`)
+	b.Sees("1.90\u00a0USD")
+	b.Run(`document.querySelector("tbody input[name=quantity]").value = "3"`)
+	b.DoubleClick("Place the order") // of two or of three?
+	b.Sees("Please check the total, then place the order.")
+	b.Sees("2.85\u00a0USD")
 	b.DoubleClick("Place the order")
 	b.Sees("Not paid yet")
 	order := b.Address()
@@ -422,11 +426,11 @@ func walkDoubleClicks(t *testing.T, s *shopping) {
 	wallet, second := b.Second(), b.Second()
 	wallet.Visit(s.launch(t, openEntry, file))
 	second.Visit(s.launch(t, openEntry, file))
-	wallet.Sees("Pay 0.95 USD")
-	second.Sees("Pay 0.95 USD")
+	wallet.Sees("Pay 2.85 USD")
+	second.Sees("Pay 2.85 USD")
 	wallet.Until(`document.activeElement?.id === "pin"`)
 	wallet.Type(cardPIN)
-	wallet.DoubleClick("Pay 0.95 USD")
+	wallet.DoubleClick("Pay 2.85 USD")
 	wallet.Sees(walletApproved)
 	second.Sees(walletApproved)
 	wallet.DoubleClick("Ask the merchant")
@@ -465,11 +469,13 @@ func walkBack(t *testing.T, s *shopping) {
 	b.Visit(order)
 	wallet := s.pay(t, b, "0.95 USD")
 	wallet.Press("History")
+	wallet.Sees("Outcome")
 	wallet.Back()
 	wallet.Sees("Pay 0.95 USD")
 	wallet.PIN("999999")
 	wallet.Sees("2 tries left")
 	wallet.Press("Help")
+	wallet.Sees("What the wallet may tell you")
 	wallet.Back()
 	wallet.Sees("2 tries left")
 	wallet.PIN(cardPIN)
@@ -521,4 +527,3 @@ func walkTroubles(t *testing.T, s *shopping) {
 	b.Sees("The payment did not come about")
 	b.Accessible("failure")
 }
-

@@ -16,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	cdpruntime "github.com/chromedp/cdproto/runtime"
@@ -285,7 +287,18 @@ func (b *Tab) Reload() {
 // Back presses the browser's back button.
 func (b *Tab) Back() {
 	b.t.Helper()
-	b.Do(chromedp.NavigateBack())
+	// A page that comes back out of the browser's memory may load itself anew.
+	if err := chromedp.Do(b.ctx, chromedp.NavigateBack()); err != nil && !strings.Contains(err.Error(), "net::ERR_ABORTED") {
+		b.t.Fatalf("%v; the page is:\n%s", err, b.now())
+	}
+}
+
+// Close closes the tab. Nothing more can be done in it.
+func (b *Tab) Close() {
+	b.t.Helper()
+	if err := chromedp.Cancel(b.tab); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // Foreign says that the pages are those of others, which may do what they like.
@@ -301,10 +314,76 @@ func (b *Tab) Press(text string) {
 	b.Until(fmt.Sprintf(`(e => !!e && (e.click(), true))(%s)`, b.Button(text)))
 }
 
-// Button is the expression that finds a button or a link by its text.
+// DoubleClick clicks the button with this text twice, as fast as a mouse does.
+func (b *Tab) DoubleClick(text string) {
+	b.t.Helper()
+	place := fmt.Sprintf(`(e => {
+		if (!e || document.readyState !== "complete") return [];
+		e.scrollIntoView({block: "center", behavior: "instant"});
+		const r = e.getBoundingClientRect();
+		return [r.x + r.width / 2, r.y + r.height / 2];
+	})(%s)`, b.Button(text))
+	b.Until(place + `.length > 0`)
+	at, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]float64](place))
+	if err != nil || len(at) == 0 {
+		b.t.Fatalf("the button %q has gone (%v); the page is:\n%s", text, err, b.now())
+	}
+	var clicks []chromedp.Action[chromedp.Void]
+	for n := range int64(2) {
+		for _, kind := range []input.DispatchMouseEventType{chromedp.MousePressed, chromedp.MouseReleased} {
+			clicks = append(clicks, call(input.DispatchMouseEvent, input.DispatchMouseEventParams{
+				Type: kind, X: at[0], Y: at[1], Button: input.MouseButtonLeft, ClickCount: n + 1,
+			}))
+		}
+	}
+	b.Do(clicks...)
+}
+
+// Download does something in the page, and gives the path of the file that the page then sends, under the name
+// that the browser keeps it by.
+func (b *Tab) Download(do func()) string {
+	b.t.Helper()
+	dir, events := b.t.TempDir(), true
+	_, err := chromedp.CallBrowser(b.ctx, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
+		Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: dir, EventsEnabled: &events,
+		BrowserContextID: chromedp.FromContext(b.tab).BrowserContextID,
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.ctx)
+	defer cancel()
+	paths := make(chan string, 100)
+	err = chromedp.ListenBrowser(ctx, func(event any) {
+		if e, ok := event.(*browser.EventDownloadProgress); ok && e.State == browser.DownloadProgressStateCompleted {
+			paths <- e.FilePath
+		}
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	do()
+	for {
+		select {
+		case path := <-paths:
+			if filepath.Dir(path) == dir { // and not that of another tab
+				return path
+			}
+		case <-b.ctx.Done():
+			b.t.Fatalf("nothing was downloaded; the page is:\n%s", b.now())
+		}
+	}
+}
+
+// Button is the expression that finds a button or a link by its text, or by what a screen reader says of it.
 func (b *Tab) Button(text string) string {
+	return fmt.Sprintf(`[...document.querySelectorAll("button:not(:disabled), a")].find(%s)`, named(text))
+}
+
+// named is the expression of a function that tells whether an element is called so.
+func named(text string) string {
 	quoted, _ := json.Marshal(text)
-	return fmt.Sprintf(`[...document.querySelectorAll("button:not(:disabled), a")].find(e => e.innerText.trim().startsWith(%s))`, quoted)
+	return fmt.Sprintf(`(e => [e.ariaLabel, e.innerText].some(name => name?.trim().startsWith(%s)))`, quoted)
 }
 
 // PIN types a PIN where it is asked for and presses Enter.
@@ -319,7 +398,7 @@ func (b *Tab) Walk(name string) {
 	b.t.Helper()
 	for range 60 {
 		b.Type(kb.Tab)
-		at := fmt.Sprintf(`(e => e.id === %q || e.tagName === "BUTTON" && e.innerText.trim().startsWith(%q))(document.activeElement)`, name, name)
+		at := fmt.Sprintf(`(e => e.id === %q || e.tagName === "BUTTON" && %s(e))(document.activeElement)`, name, named(name))
 		if b.Is(at) {
 			if b.Is(`document.activeElement.tagName === "BUTTON"`) {
 				b.Type(" ")
@@ -346,13 +425,14 @@ func (b *Tab) Accessible(name string) {
 	for _, s := range []struct {
 		width, height int64
 		scale         float64
-	}{{390, 844, 1}, {640, 450, 2}, {1280, 900, 1}} {
+	}{{390, 844, 1}, {640, 450, 2}, {1280, 400, 1}} { // the last one so low that a picture ends with the page
 		b.Do(b.size(s.width, s.height, s.scale))
 		if !b.Is(`document.documentElement.scrollWidth <= innerWidth`) {
 			b.t.Errorf("%s at %d px is wider than the screen", name, s.width)
 		}
 		b.shoot(fmt.Sprintf("%s-%d", name, s.width))
 	}
+	b.Do(b.size(1280, 900, 1))
 }
 
 // screenshotsEnv names the directory that gets pictures of the pages, if there is one.
