@@ -59,7 +59,7 @@ func (w *testWorld) testShopping(t *testing.T) {
 		{"double clicks", walkDoubleClicks, 2_85},
 		{"back", walkBack, 95},
 		{"French", walkFrench, 95},
-		{"troubles", walkTroubles, 0},
+		{"troubles", walkTroubles, 95},
 	} {
 		t.Run(walk.name, func(t *testing.T) { walk.do(t, s) })
 		spent += walk.pays
@@ -526,4 +526,20 @@ func walkTroubles(t *testing.T, s *shopping) {
 	b.Visit(order + "/failure")
 	b.Sees("The payment did not come about")
 	b.Accessible("failure")
+
+	// A page from before the payment has a button that pays nothing.
+	old := b.Second()
+	old.Visit(order)
+	old.Sees("Not paid yet")
+	sent := len(s.purchaseRequests(t))
+	wallet := s.pay(t, b, "0.95 USD")
+	wallet.PIN(cardPIN)
+	wallet.Sees(walletApproved)
+	old.Refused()
+	old.Press(shopPay)
+	old.Sees("This order is not to be paid now")
+	old.Accessible("refused")
+	old.Press("Back")
+	s.paid(old)
+	s.wantRequests(t, sent, 1)
 }

@@ -73,6 +73,7 @@ type Tab struct {
 	problems []string
 	foreign  bool // shows pages of others, which may do what they like
 	ending   bool // nobody need be there any more
+	refusing bool // pages may say no
 }
 
 // Open opens a tab with cookies of its own.
@@ -139,8 +140,9 @@ func (b *Tab) note(event any) {
 	case *cdpruntime.EventConsoleAPICalled:
 		b.problems = append(b.problems, fmt.Sprintf("console: %v", e.Type))
 	case *cdplog.EventEntryAdded:
-		ended := strings.Contains(e.Entry.Text, "ERR_INCOMPLETE_CHUNKED_ENCODING") || b.ending && strings.Contains(e.Entry.Text, "ERR_CONNECTION_REFUSED")
-		if e.Entry.Level == cdplog.EntryLevelError && !ended {
+		fine := strings.Contains(e.Entry.Text, "ERR_INCOMPLETE_CHUNKED_ENCODING") || b.ending && strings.Contains(e.Entry.Text, "ERR_CONNECTION_REFUSED") ||
+			b.refusing && strings.Contains(e.Entry.Text, "responded with a status of 4")
+		if e.Entry.Level == cdplog.EntryLevelError && !fine {
 			b.problems = append(b.problems, "log: "+e.Entry.Text+" "+e.Entry.URL)
 		}
 	case *network.EventRequestWillBeSent:
@@ -162,6 +164,13 @@ func (b *Tab) End() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ending = true
+}
+
+// Refused says that pages may say no from now on, with a status from 400 to 499.
+func (b *Tab) Refused() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refusing = true
 }
 
 // Do does steps of chromedp's.

@@ -67,7 +67,7 @@ func TestPurchase(t *testing.T) {
 	resume := w.gateway.pause()
 	paid := make(chan struct{})
 	go func() { defer close(paid); w.pay(t, []byte(wake.body)) }()
-	poll(t, "the page says that the payment was received", func() bool { return strings.Contains(b.get(order).body, "Your payment was received") })
+	poll(t, "the page says that the payment is being processed", func() bool { return strings.Contains(b.get(order).body, "Your payment is being processed") })
 	for _, path := range []string{"", "/success", "/failure", "/cancel"} {
 		page := b.get(order+path).has(t, 200, "Do not pay again", `<meta http-equiv="refresh" content="2">`)
 		if strings.Contains(page.body, "Pay with card reader") {
