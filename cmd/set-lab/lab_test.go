@@ -663,6 +663,25 @@ func (w *testWorld) orders(t *testing.T) string {
 	return string(out)
 }
 
+// earned gives what the merchant has captured and not given back, in cents.
+func (w *world) earned(t *testing.T) (cents int64) {
+	t.Helper()
+	var orders []struct {
+		Payment *struct {
+			CapturedAmount, RefundedAmount struct{ Minor int64 }
+		}
+	}
+	if err := w.runJSON(t.Context(), &orders, w.env("merchant", merchantSecrets), "set-merchant", "orders", "--json", "--config", w.config("merchant")); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range orders {
+		if o.Payment != nil {
+			cents += o.Payment.CapturedAmount.Minor - o.Payment.RefundedAmount.Minor
+		}
+	}
+	return cents
+}
+
 func (w *testWorld) purchaseRequests(t *testing.T) (found []exchange) {
 	t.Helper()
 	for _, x := range w.recorders["merchant"].exchanges(t, sethttp.MediaPayment) {

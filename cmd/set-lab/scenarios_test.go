@@ -419,21 +419,7 @@ func (w *scenarioWorld) checkMoney(t *testing.T) {
 	if !settled.Balanced || len(settled.Refused) > 0 {
 		t.Errorf("the settlement: %+v", settled)
 	}
-	var orders []struct {
-		State   string
-		Payment *struct {
-			CapturedAmount, RefundedAmount struct{ Minor int64 }
-		}
-	}
-	if err := w.runJSON(t.Context(), &orders, w.env("merchant", merchantSecrets), "set-merchant", "orders", "--json", "--config", w.config("merchant")); err != nil {
-		t.Fatal(err)
-	}
-	var earned int64
-	for _, o := range orders {
-		if o.Payment != nil {
-			earned += o.Payment.CapturedAmount.Minor - o.Payment.RefundedAmount.Minor
-		}
-	}
+	earned := w.earned(t)
 	var book struct {
 		Balance []struct {
 			Currency, Booked, Settled, Open string
@@ -447,7 +433,7 @@ func (w *scenarioWorld) checkMoney(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d orders, %d cents earned, account %+v, books %+v", len(orders), earned, a, book)
+	t.Logf("%d cents earned, account %+v, books %+v", earned, a, book)
 	if earned == 0 || cents(a.Booked) != earned || cents(a.Available)+cents(a.Held)+earned != 500_00 {
 		t.Errorf("the merchant has earned %d cents, the account is %+v", earned, a)
 	}

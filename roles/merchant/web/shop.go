@@ -280,15 +280,20 @@ func (s *Shop) makeOrder(w http.ResponseWriter, r *http.Request) {
 		s.pages.tell(w, r, http.StatusBadRequest, "bad-form", s.view(r), "", "basket")
 		return
 	}
+	var typed []merchant.LineRequest
+	updated := s.pages.url("basket") + "?" + retypedQuery
 	if r.PostForm.Has("item") {
-		lines, ok := readLines(r)
-		if basket := s.basket(r); !ok || basket.Version == version && retyped(basket.Lines, lines) {
-			s.changeQuantities(w, r, s.pages.url("basket")+"?"+retypedQuery)
+		var ok bool
+		typed, ok = readLines(r)
+		if basket := s.basket(r); !ok || basket.Version == version && retyped(basket.Lines, typed) {
+			s.changeQuantities(w, r, updated)
 			return
 		}
 	}
 	o, _, err := s.m.MakeOrder(r.Context(), merchant.OrderRequest{Session: secret, Basket: version, Terms: merchant.Terms(r.PostForm.Get("terms"))})
 	switch {
+	case errors.Is(err, merchant.ErrBasketChanged) && len(typed) > 0 && slices.Equal(s.basket(r).Lines, typed): // by the first of two clicks
+		http.Redirect(w, r, updated, http.StatusSeeOther)
 	case errors.Is(err, merchant.ErrBasketChanged):
 		s.pages.tell(w, r, http.StatusConflict, "basket-changed", s.view(r), "", "basket")
 	case errors.Is(err, merchant.ErrOrderInvalid):
