@@ -371,7 +371,8 @@ func (s *Shop) pay(w http.ResponseWriter, r *http.Request) {
 	if !o.State.Payable() {
 		l := languageOf(r)
 		v := s.view(r)
-		v.Title, v.Data = l.say("no-pay"), message{l.say("say-" + string(o.State)), "", s.pages.url("orders", o.ID)}
+		how := strings.TrimSuffix(l.say("head-"+string(o.State)), ".") + ". " + l.say("say-"+string(o.State))
+		v.Title, v.Data = l.say("no-pay"), message{how, "", s.pages.url("orders", o.ID)}
 		s.pages.show(w, r, http.StatusConflict, "message", v)
 		return
 	}

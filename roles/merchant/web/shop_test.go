@@ -84,7 +84,7 @@ func TestPurchase(t *testing.T) {
 	for _, path := range []string{"", "/success", "/failure", "/cancel"} {
 		b.get(order+path).has(t, 200, "Your payment is authorized.", "OK0001")
 	}
-	b.post(order+"/pay").has(t, 409)
+	b.post(order+"/pay").has(t, 409, "Thank you. Your payment is authorized. It is charged when your order is sent.")
 	if n := w.gateway.count(set.AuthReqType); n != 1 {
 		t.Errorf("the gateway was asked %d times", n)
 	}
