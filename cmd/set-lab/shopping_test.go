@@ -354,7 +354,8 @@ func walkCardPulled(t *testing.T, s *shopping) {
 }
 
 // The purchase request has come to the merchant, who cannot reach the gateway. Then everything ends at once:
-// the browser's tab, the wallet, the merchant. Afterwards wallet and shop tell the truth.
+// the browser's tab, the wallet, the merchant. Afterwards wallet and shop tell the truth: that nobody knows yet,
+// and as soon as somebody does, what.
 func walkInterrupted(t *testing.T, s *shopping) {
 	b := s.enter(t, "en")
 	order := s.order(b, "Pencil, grade 2B")
@@ -376,13 +377,24 @@ func walkInterrupted(t *testing.T, s *shopping) {
 	wallet.Close()
 	s.endWindow(t, syscall.SIGKILL)
 	s.kill(t, "merchant")
-	for _, party := range []string{"gateway", "merchant"} {
-		if err := s.restart(t.Context(), party); err != nil {
-			t.Fatal(err)
-		}
+
+	if err := s.restart(t.Context(), "merchant"); err != nil {
+		t.Fatal(err)
 	}
+	b.Visit(order)
+	b.Sees("Do not pay again.")
+	b.Run(`window.stays = true`)
 	wallet = b.Second()
 	wallet.Visit(s.launch(t, menuEntry))
+	wallet.Until(`document.querySelector("#recent .outcome")?.innerText === "Not known yet"`)
+	if err := s.restart(t.Context(), "gateway"); err != nil {
+		t.Fatal(err)
+	}
+	b.Sees("Thank you.")
+	if !b.Is(`window.stays`) {
+		t.Error("the shop's page is loaded anew, in the middle of what somebody reads")
+	}
+	s.paid(b)
 	wallet.Until(`document.querySelector("#recent .outcome")?.innerText === "Approved"`)
 	wallet.Run(`document.querySelector("#recent a").click()`)
 	wallet.Sees(walletApproved)
@@ -391,8 +403,6 @@ func walkInterrupted(t *testing.T, s *shopping) {
 	wallet.Sees("Nothing is paid with it.")
 	wallet.PIN(cardPIN)
 	wallet.Sees(walletApproved)
-	b.Visit(order)
-	s.paid(b)
 }
 
 // kill ends the server of a party without a word.
