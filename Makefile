@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PACKAGES := softhsm2 pcscd libpcsclite-dev vsmartcard-vpcd openssl pkg-config gcc libc6-dev postgresql ca-certificates \
             p11-kit p11-kit-modules libnss3 libnss3-tools opensc yubico-piv-tool ykcs11
 
-# Any of these will do for the tests of the wallet's window; Debian's is installed where there is none.
+# Any of these will do for the tests of what people see; Debian's is installed where there is none.
 BROWSERS := chromium google-chrome google-chrome-stable chromium-browser headless-shell
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
@@ -165,7 +166,8 @@ func (s *shopping) pay(t *testing.T, b *browsertest.Tab, amount string) *browser
 
 // paid waits until an order's page says that the money was collected.
 func (s *shopping) paid(b *browsertest.Tab) {
-	for b.Sees("Thank you."); !strings.Contains(b.Text(), shopPaid); b.Sees("Thank you.") {
+	paid := fmt.Sprintf(`document.body.innerText.includes(%q)`, shopPaid)
+	for b.Sees("Thank you."); !b.Is(paid); b.Sees("Thank you.") {
 		b.Reload()
 	}
 }
