@@ -58,7 +58,8 @@ func NewOffice(m *merchant.Merchant, baseURL string, operators func() ([]Operato
 // here, are refused.
 func (o *Office) Handler() http.Handler {
 	mux := http.NewServeMux()
-	o.pages.serveAssets(mux)
+	mux.HandleFunc("GET /live.js", o.pages.serveScript)
+	mux.HandleFunc("GET /style.css", o.pages.serveStyle)
 	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
 		alert := ""
 		if r.FormValue("over") != "" {

@@ -133,15 +133,13 @@ func (p *pages) guard(next http.Handler, refused http.HandlerFunc) http.Handler 
 	})
 }
 
-// serveAssets serves what the pages load.
-func (p *pages) serveAssets(mux *http.ServeMux) {
-	for _, a := range []asset{style, script} {
-		mux.HandleFunc("GET /"+a.name, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", a.kind)
-			w.Header().Set("Cache-Control", "max-age=86400")
-			p.write(w, a.body)
-		})
-	}
+func (p *pages) serveStyle(w http.ResponseWriter, _ *http.Request)  { p.serve(w, style) }
+func (p *pages) serveScript(w http.ResponseWriter, _ *http.Request) { p.serve(w, script) }
+
+func (p *pages) serve(w http.ResponseWriter, a asset) {
+	w.Header().Set("Content-Type", a.kind)
+	w.Header().Set("Cache-Control", "max-age=86400")
+	p.write(w, a.body)
 }
 
 // show writes a page.

@@ -56,7 +56,8 @@ func NewShop(m *merchant.Merchant, api *API) (*Shop, error) {
 func (s *Shop) Handler() http.Handler {
 	site := http.NewServeMux()
 	site.HandleFunc("GET /{$}", s.showCatalogue)
-	s.pages.serveAssets(site)
+	site.HandleFunc("GET /style.css", s.pages.serveStyle)
+	site.HandleFunc("GET /live.js", s.pages.serveScript)
 	site.HandleFunc("GET /basket", s.showBasket)
 	site.HandleFunc("POST /basket", s.addToBasket)
 	site.HandleFunc("POST /basket/change", s.changeBasket)

@@ -190,7 +190,7 @@ func TestHeadersAndCookies(t *testing.T) {
 	for _, path := range []string{"/", "/basket", "/orders", "/orders/NOSUCHORDER", "/nothing"} {
 		h := b.get(path).header
 		csp := h.Get("Content-Security-Policy")
-		for _, want := range []string{"default-src 'none'", "style-src 'self'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"} {
+		for _, want := range []string{"default-src 'none'", "style-src 'self'", "script-src 'self'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"} {
 			if !strings.Contains(csp, want) {
 				t.Errorf("%s: policy %q lacks %s", path, csp, want)
 			}
@@ -201,6 +201,9 @@ func TestHeadersAndCookies(t *testing.T) {
 	}
 	if p := b.get("/style.css").has(t, 200, ":focus-visible"); p.header.Get("Content-Type") != "text/css; charset=utf-8" {
 		t.Errorf("the style is %s", p.header.Get("Content-Type"))
+	}
+	if p := b.get("/live.js").has(t, 200, "pageshow"); p.header.Get("Content-Type") != "text/javascript; charset=utf-8" {
+		t.Errorf("the script is %s", p.header.Get("Content-Type"))
 	}
 }
 
