@@ -62,8 +62,10 @@ func (w *testWorld) testShopping(t *testing.T) {
 		{"French", walkFrench, 95},
 		{"troubles", walkTroubles, 95},
 	} {
-		t.Run(walk.name, func(t *testing.T) { walk.do(t, s) })
-		spent += walk.pays
+		t.Run(walk.name, func(t *testing.T) {
+			walk.do(t, s)
+			spent += walk.pays
+		})
 	}
 	s.wantBooked(t, before, spent)
 	if got := s.earned(t) - earned; got != spent {
