@@ -31,6 +31,7 @@ type OpenedAuthReq struct {
 	Refusal *AuthCode
 
 	hOIData cms.DetachedDigest // of the order, as the payment instructions say
+	own     *Endpoint          // for which the payment instructions are encrypted
 }
 
 // Clear overwrites the card data.
@@ -56,6 +57,11 @@ func (e *Endpoint) OpenAuthReq(now time.Time, w *MessageWrapper) (*OpenedAuthReq
 	o := &OpenedAuthReq{Data: data, Merchant: merchant}
 	if o.MerchantExchange, err = e.openMerchant(now, merchant, certs, tags.AuthRRTags); err != nil {
 		return nil, err
+	}
+	if req.Baggage.PIUnsigned != nil && e.ExchangeCert.CardCertRequired {
+		code := AuthSignatureRequired
+		o.Refusal = &code
+		return o, nil
 	}
 	if err := e.openInstructions(now, o, &req.Baggage); err != nil {
 		o.Clear()
@@ -89,26 +95,21 @@ func (e *Endpoint) checkMerchant(merchant *pki.Certificate, tags RRTags) error {
 	return nil
 }
 
-// openInstructions opens what the authorization is made with. Unsigned payment instructions stay closed
-// where cardholders must have certificates: the request is refused.
+// openInstructions opens what the authorization is made with.
 func (e *Endpoint) openInstructions(now time.Time, o *OpenedAuthReq, pi *PI) error {
 	switch {
 	case pi.AuthToken != nil:
-		return e.openToken(o, pi.AuthToken)
+		return e.openToken(now, o, pi.AuthToken)
 	case pi.PIDualSigned != nil:
 		return e.openDualSigned(now, o, pi.PIDualSigned)
-	case e.ExchangeCert.CardCertRequired:
-		code := AuthSignatureRequired
-		o.Refusal = &code
-		return nil
 	}
-	return e.openUnsigned(o, cms.ContentInfo(*pi.PIUnsigned))
+	return e.openUnsigned(now, o, cms.ContentInfo(*pi.PIUnsigned))
 }
 
 // openDualSigned opens the payment instructions and verifies the dual signature as far as the gateway can
 // see it: over PIData and the digest of the order.
 func (e *Endpoint) openDualSigned(now time.Time, o *OpenedAuthReq, pi *PIDualSigned) error {
-	packed, tbe, err := e.openPI(o, pi.EXPIData, ContentPIDualSignedTBE, cms.WithPANData)
+	packed, tbe, err := e.openPI(now, o, pi.EXPIData, ContentPIDualSignedTBE, cms.WithPANData)
 	if err != nil {
 		return err
 	}
@@ -130,8 +131,8 @@ func (e *Endpoint) openDualSigned(now time.Time, o *OpenedAuthReq, pi *PIDualSig
 
 // openUnsigned opens payment instructions that nobody signed. The digest in the RSA block has been found
 // that of the plaintext (SET §3.2, EXH).
-func (e *Endpoint) openUnsigned(o *OpenedAuthReq, pi cms.ContentInfo) error {
-	packed, tbe, err := e.openPI(o, pi, ContentPIUnsignedTBE, cms.WithHashToken)
+func (e *Endpoint) openUnsigned(now time.Time, o *OpenedAuthReq, pi cms.ContentInfo) error {
+	packed, tbe, err := e.openPI(now, o, pi, ContentPIUnsignedTBE, cms.WithHashToken)
 	if err != nil {
 		return err
 	}
@@ -151,8 +152,11 @@ func (e *Endpoint) openUnsigned(o *OpenedAuthReq, pi cms.ContentInfo) error {
 
 // openPI decrypts either form of payment instructions: the head and the digest of the order go into o, the
 // packed account is for the caller to read and to clear.
-func (e *Endpoint) openPI(o *OpenedAuthReq, pi cms.ContentInfo, contentType oid, bc cms.BlockContents) (packed []byte, tbe cms.Linked[PIOILink], err error) {
-	plaintext, packed, err := e.recipient().Decrypt(pi, contentType, bc)
+func (e *Endpoint) openPI(now time.Time, o *OpenedAuthReq, pi cms.ContentInfo, contentType oid, bc cms.BlockContents) (packed []byte, tbe cms.Linked[PIOILink], err error) {
+	if o.own, err = e.addressee(now, pi); err != nil {
+		return nil, tbe, err
+	}
+	plaintext, packed, err := o.own.recipient().Decrypt(pi, contentType, bc)
 	if err != nil {
 		return nil, tbe, protocol(err)
 	}

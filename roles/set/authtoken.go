@@ -87,24 +87,28 @@ func (e *Endpoint) capToken(data CapTokenData, o *OpenedAuthReq) (*CapToken, err
 
 // openCapToken gives the data of a token that this gateway made. The card number in it, if there is one, is
 // the gateway's already.
-func (e *Endpoint) openCapToken(token CapToken) (data CapTokenData, err error) {
+func (e *Endpoint) openCapToken(now time.Time, token CapToken) (data CapTokenData, err error) {
 	switch {
 	case token.EncX != nil:
 		var pan PANToken
-		data, pan, err = openOwnToken[CapTokenData](e, typesCapTokenX, *token.EncX)
+		data, pan, err = openOwnToken[CapTokenData](e, now, typesCapTokenX, *token.EncX)
 		pan.Clear()
 		return data, err
 	case token.Enc == nil:
 		return data, foreignToken
 	}
-	sd, err := e.recipient().OpenEnc(typesCapToken, *token.Enc)
+	own, err := e.addressee(now, *token.Enc)
+	if err != nil {
+		return data, err
+	}
+	sd, err := own.recipient().OpenEnc(typesCapToken, *token.Enc)
 	if err != nil {
 		return data, protocol(err)
 	}
-	if sd.Signers != 1 || !sd.Names(0, e.SignCert.X509) {
+	if sd.Signers != 1 || !sd.Names(0, own.SignCert.X509) {
 		return data, foreignToken
 	}
-	if err := sd.Verify(0, e.SignCert.X509.PublicKey); err != nil {
+	if err := sd.Verify(0, own.SignCert.X509.PublicKey); err != nil {
 		return data, protocol(err)
 	}
 	return data, decode(sd.Content, &data)
@@ -137,8 +141,8 @@ func (e *Endpoint) sealAuthToken(o *OpenedAuthReq, t terms, made int64, last tim
 }
 
 // openToken opens a token that stands for payment instructions.
-func (e *Endpoint) openToken(o *OpenedAuthReq, token *AuthToken) error {
-	data, pan, err := openOwnToken[AuthTokenData](e, typesAuthToken, cms.ContentInfo(*token))
+func (e *Endpoint) openToken(now time.Time, o *OpenedAuthReq, token *AuthToken) error {
+	data, pan, err := openOwnToken[AuthTokenData](e, now, typesAuthToken, cms.ContentInfo(*token))
 	if err != nil {
 		return err
 	}
@@ -148,15 +152,19 @@ func (e *Endpoint) openToken(o *OpenedAuthReq, token *AuthToken) error {
 }
 
 // openOwnToken opens an EncX of this gateway for itself. The account is secret: whoever gets it clears it.
-func openOwnToken[T any](e *Endpoint, types cms.SignedEncrypted, ci cms.ContentInfo) (t T, pan PANToken, err error) {
-	t, pan, sd, err := openEncX[T](e, types, ci)
+func openOwnToken[T any](e *Endpoint, now time.Time, types cms.SignedEncrypted, ci cms.ContentInfo) (t T, pan PANToken, err error) {
+	own, err := e.addressee(now, ci)
 	if err != nil {
 		return t, pan, err
 	}
-	if sd.Signers != 1 || !sd.Names(0, e.SignCert.X509) {
+	t, pan, sd, err := openEncX[T](own, types, ci)
+	if err != nil {
+		return t, pan, err
+	}
+	if sd.Signers != 1 || !sd.Names(0, own.SignCert.X509) {
 		err = foreignToken
 	} else {
-		err = verifyX(sd, t, pan, e.SignCert)
+		err = verifyX(sd, t, pan, own.SignCert)
 	}
 	if err != nil {
 		pan.Clear()

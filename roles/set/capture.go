@@ -165,7 +165,7 @@ func (e *Endpoint) OpenCapReq(now time.Time, w *MessageWrapper) (*OpenedCapReq, 
 	err = errors.Join(err, known(o.Data.Extensions))
 	for i := 0; err == nil && i < len(items); i++ {
 		var opened OpenedCapItem
-		opened, err = e.openCapItem(items[i], in.tokens[i])
+		opened, err = e.openCapItem(now, items[i], in.tokens[i])
 		o.Items = append(o.Items, opened)
 	}
 	if err != nil {
@@ -176,9 +176,9 @@ func (e *Endpoint) OpenCapReq(now time.Time, w *MessageWrapper) (*OpenedCapReq, 
 }
 
 // openCapItem fails because of the item only where nobody may go on: else its Code tells.
-func (e *Endpoint) openCapItem(item CapItem, token CapToken) (OpenedCapItem, error) {
+func (e *Endpoint) openCapItem(now time.Time, item CapItem, token CapToken) (OpenedCapItem, error) {
 	o := OpenedCapItem{Item: item}
-	f, err := e.tokenFacts(token, item.AuthRRPID, item.CapPayload)
+	f, err := e.tokenFacts(now, token, item.AuthRRPID, item.CapPayload)
 	if err != nil {
 		return o, err
 	}

@@ -203,7 +203,7 @@ func (e *Endpoint) OpenAdjustmentReq(now time.Time, w *MessageWrapper) (*OpenedA
 	err = errors.Join(err, known(o.Data.Extensions))
 	for i := 0; err == nil && i < len(items); i++ {
 		var opened OpenedAdjusted
-		opened, err = e.openAdjusted(o, items[i], in.tokens[i])
+		opened, err = e.openAdjusted(now, o, items[i], in.tokens[i])
 		o.Items = append(o.Items, opened)
 	}
 	if err != nil {
@@ -214,9 +214,9 @@ func (e *Endpoint) OpenAdjustmentReq(now time.Time, w *MessageWrapper) (*OpenedA
 }
 
 // openAdjusted fails because of the item only where nobody may go on: else its Code tells.
-func (e *Endpoint) openAdjusted(o *OpenedAdjustment, item CapRevOrCredReqItem, token CapToken) (OpenedAdjusted, error) {
+func (e *Endpoint) openAdjusted(now time.Time, o *OpenedAdjustment, item CapRevOrCredReqItem, token CapToken) (OpenedAdjusted, error) {
 	out := OpenedAdjusted{Item: item, Amount: item.CapPayload.CapReqAmt}
-	f, err := e.tokenFacts(token, item.AuthRRPID, item.CapPayload)
+	f, err := e.tokenFacts(now, token, item.AuthRRPID, item.CapPayload)
 	if err = errors.Join(err, known(item.Extensions)); err != nil {
 		return out, err
 	}

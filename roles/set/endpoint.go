@@ -31,6 +31,10 @@ type Endpoint struct {
 	Software     SWIdent
 	Window       time.Duration // 0 means DefaultWindow
 
+	// Former are the party as it was before renewals, each without Verifier and SignKey. What was made for
+	// their keys is still opened: see addressee.
+	Former []*Endpoint
+
 	// Learnt, if there is one, is told the verifier that knows the revocation lists of an answer too.
 	Learnt func(*pki.Verifier)
 }

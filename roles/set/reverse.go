@@ -192,7 +192,7 @@ func (e *Endpoint) openReversed(now time.Time, w *MessageWrapper, o *OpenedAuthR
 		return err
 	}
 	if b.CapToken != nil && b.CapToken.Null == nil {
-		token, err := e.openCapToken(*b.CapToken)
+		token, err := e.openCapToken(now, *b.CapToken)
 		var bad *ProtocolError
 		switch {
 		case errors.As(err, &bad):

@@ -95,7 +95,7 @@ func namesThisGateway(f *authFacts) bool {
 	if raw == nil {
 		return true
 	}
-	own, err := der.Marshal(f.e.ExchangeCert.CertThumb())
+	own, err := der.Marshal(f.o.own.ExchangeCert.CertThumb())
 	return err == nil && bytes.Equal(raw, own)
 }
 
@@ -176,7 +176,7 @@ func amountWithinToken(f *tokenFacts) bool {
 
 // tokenFacts opens the token of an item. A token that is not good is a fact; that the key-exchange key is
 // away is an error.
-func (e *Endpoint) tokenFacts(token CapToken, authRRPID RRPID, payload CapPayload) (*tokenFacts, error) {
+func (e *Endpoint) tokenFacts(now time.Time, token CapToken, authRRPID RRPID, payload CapPayload) (*tokenFacts, error) {
 	f := &tokenFacts{authRRPID: authRRPID, captured: payload.CapReqAmt}
 	if err := known(payload.Extensions); err != nil {
 		return nil, err
@@ -186,7 +186,7 @@ func (e *Endpoint) tokenFacts(token CapToken, authRRPID RRPID, payload CapPayloa
 		return f, nil
 	}
 	var err error
-	f.token, err = e.openCapToken(token)
+	f.token, err = e.openCapToken(now, token)
 	var bad *ProtocolError
 	if errors.As(err, &bad) {
 		f.foreign, err = true, nil
@@ -196,7 +196,6 @@ func (e *Endpoint) tokenFacts(token CapToken, authRRPID RRPID, payload CapPayloa
 
 // authRevRules are the conditions of an authorization reversal (SET §7.7).
 var authRevRules = []rule[*OpenedAuthRevReq, AuthRevCode]{
-	{"the payment instructions could be opened", AuthRevInvalidTransaction, func(o *OpenedAuthRevReq) bool { return o.Of.Refusal == nil }},
 	{"the token is this gateway's", AuthRevInvalidCapToken, func(o *OpenedAuthRevReq) bool { return !o.foreign }},
 	{"the authorization is named", AuthRevMissingCapToken, func(o *OpenedAuthRevReq) bool {
 		return o.Token != nil || o.Data.AuthReqData != nil

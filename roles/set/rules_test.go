@@ -316,12 +316,6 @@ func TestReversalRules(t *testing.T) {
 		o.Code = o.JudgeWithout("")
 		return o
 	})
-	add("the payment instructions could be opened", set.AuthRevInvalidTransaction, func(t *testing.T) *set.OpenedAuthRevReq {
-		o := tr.reverse(t, tr.reversal(auth, token, usd(0, 0)))
-		o.Of.Refusal = ptr(set.AuthSignatureRequired)
-		o.Code = o.JudgeWithout("")
-		return o
-	})
 	b.try(t, "AuthRevReq")
 }
 

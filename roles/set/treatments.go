@@ -19,7 +19,11 @@ func enc[T any](e *Endpoint, types cms.SignedEncrypted, t T, crls [][]byte, to *
 
 // openEnc undoes enc and checks everything about it that does not depend on T.
 func openEnc[T any](e *Endpoint, now time.Time, types cms.SignedEncrypted, ci cms.ContentInfo, want pki.Type) (t T, signer *pki.Certificate, certs []*pki.Certificate, err error) {
-	sd, err := e.recipient().OpenEnc(types, ci)
+	own, err := e.addressee(now, ci)
+	if err != nil {
+		return t, nil, nil, err
+	}
+	sd, err := own.recipient().OpenEnc(types, ci)
 	if err != nil {
 		return t, nil, nil, protocol(err)
 	}
@@ -59,7 +63,11 @@ func encBX[T, B any](e *Endpoint, types cms.SignedEncrypted, t T, baggageType as
 // openEncBX undoes encBX and checks everything about it that does not depend on T. The account is secret:
 // whoever gets it clears it.
 func openEncBX[T, B any](e *Endpoint, now time.Time, types cms.SignedEncrypted, b EncBX[B], baggageType asn1.ObjectIdentifier, want pki.Type) (t T, p PANToken, signer *pki.Certificate, certs []*pki.Certificate, err error) {
-	linked, p, sd, err := openEncX[cms.Linked[T]](e, types, b.EncX)
+	own, err := e.addressee(now, b.EncX)
+	if err != nil {
+		return t, p, nil, nil, err
+	}
+	linked, p, sd, err := openEncX[cms.Linked[T]](own, types, b.EncX)
 	if err != nil {
 		return t, p, nil, nil, err
 	}

@@ -213,6 +213,16 @@ func gcm(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
+// EncryptedFor tells whether ci says that it is encrypted for the key of a certificate.
+func EncryptedFor(ci ContentInfo, cert *x509.Certificate) bool {
+	var body authEnvelopedData
+	if !ci.ContentType.Equal(oidAuthEnvelopedData) || der.Unmarshal(ci.Content, &body) != nil {
+		return false
+	}
+	to := body.RecipientInfos[0].KeyTrans
+	return to != nil && to.RID.names(cert)
+}
+
 // Decrypt undoes Encrypt: it gives the plaintext and the packed extra data. The caller clears both when
 // they are secret. Its error is ErrDecrypt whatever failed after the structure was read, but ErrDigest
 // when the digest in the RSA block is not the plaintext's.

@@ -213,6 +213,19 @@ func (w *World) both(t testing.TB, template pki.Template, ca pki.Type) *set.Endp
 	return e
 }
 
+// Renewed gives a merchant or gateway after a renewal: the same holder with new keys, who has kept the former ones.
+func (w *World) Renewed(t testing.TB, e *set.Endpoint) *set.Endpoint {
+	t.Helper()
+	ca := map[pki.Type]pki.Type{pki.Mer: pki.MCA, pki.Pgwy: pki.PCA}[e.SignCert.Type]
+	next := w.both(t, pki.Template{
+		Type: e.SignCert.Type, Subject: e.SignCert.Subject, Merchant: e.SignCert.Merchant, CardCertRequired: e.ExchangeCert.CardCertRequired,
+	}, ca)
+	former := *e
+	former.SignKey, former.Verifier, former.Former = nil, nil, nil
+	next.Former = append([]*set.Endpoint{&former}, e.Former...)
+	return next
+}
+
 // Card gives a cardholder with this account number, which expires next year.
 func (w *World) Card(t testing.TB, pan string) *Card {
 	t.Helper()
