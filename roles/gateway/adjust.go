@@ -11,7 +11,7 @@ import (
 
 // adjust answers a CapRevReq, CredReq or CredRevReq (SET §7.7).
 func (g *Gateway) adjust(ctx context.Context, now time.Time, w *set.MessageWrapper, octets []byte) ([]byte, error) {
-	o, err := g.Endpoint.OpenAdjustmentReq(now, w)
+	o, err := g.endpoint().OpenAdjustmentReq(now, w)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +25,7 @@ func (g *Gateway) adjust(ctx context.Context, now time.Time, w *set.MessageWrapp
 		return g.judgedTwice(ctx, func(ctx context.Context, l *ledger) ([]judgement, error) { return l.judgeAdjustments(ctx, o) },
 			func(first []judgement) ([]byte, error) {
 				judged = first
-				return g.Endpoint.AdjustmentRes(g.Now(), o, adjustmentPayloads(first))
+				return g.endpoint().AdjustmentRes(g.Now(), o, adjustmentPayloads(first))
 			})
 	})
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 
 // certificates answers a PCertReq (SET §5.11).
 func (g *Gateway) certificates(ctx context.Context, now time.Time, w *set.MessageWrapper, octets []byte) ([]byte, error) {
-	o, err := g.Endpoint.OpenPCertReq(now, w)
+	o, err := g.endpoint().OpenPCertReq(now, w)
 	if err != nil {
 		return nil, err
 	}
@@ -26,11 +26,11 @@ func (g *Gateway) certificates(ctx context.Context, now time.Time, w *set.Messag
 		for _, x := range o.Data.BrandAndBINSeq {
 			item := set.GatewayCert{Code: g.takesBrand(x)}
 			if item.Code == set.PCertSuccess {
-				item.Certificate = g.Endpoint.ExchangeCert
+				item.Certificate = g.endpoint().ExchangeCert
 			}
 			items = append(items, item)
 		}
-		response, err := g.Endpoint.PCertRes(now, o, items)
+		response, err := g.endpoint().PCertRes(now, o, items)
 		return answer{response, func(context.Context, *sql.Tx) error { return nil }}, err
 	})
 }
@@ -61,7 +61,7 @@ type administration struct {
 
 // administer answers a BatchAdminReq (SET §7.8).
 func (g *Gateway) administer(ctx context.Context, now time.Time, w *set.MessageWrapper, octets []byte) ([]byte, error) {
-	o, err := g.Endpoint.OpenBatchAdminReq(now, w)
+	o, err := g.endpoint().OpenBatchAdminReq(now, w)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (g *Gateway) administer(ctx context.Context, now time.Time, w *set.MessageW
 			return a, err
 		}
 		data = first
-		a.response, err = g.Endpoint.BatchAdminRes(g.Now(), o, first)
+		a.response, err = g.endpoint().BatchAdminRes(g.Now(), o, first)
 		a.keep = func(ctx context.Context, tx *sql.Tx) error {
 			again, err := g.administration(tx, o, at).do(ctx)
 			if err == nil && !reflect.DeepEqual(first, again) {

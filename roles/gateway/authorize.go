@@ -31,7 +31,7 @@ type authorization struct {
 
 // authorize answers an AuthReq (SET §7.4).
 func (g *Gateway) authorize(ctx context.Context, now time.Time, w *set.MessageWrapper, request []byte) ([]byte, error) {
-	o, err := g.Endpoint.OpenAuthReq(now, w)
+	o, err := g.endpoint().OpenAuthReq(now, w)
 	if err != nil {
 		return nil, err
 	}
@@ -406,8 +406,8 @@ func (a *authorization) answer(r *record, capture *entry) ([]byte, error) {
 			res.CardMessage = &callYourBank
 		}
 	}
-	return a.Endpoint.AuthRes(a.Now(), a.opened, res)
+	return a.endpoint().AuthRes(a.Now(), a.opened, res)
 }
 
 // expiry is until when the answer to a request of now is kept: longer than the request itself is fresh.
-func (g *Gateway) expiry() time.Time { return g.Now().Add(answersKept + 2*g.Endpoint.Window) }
+func (g *Gateway) expiry() time.Time { return g.Now().Add(answersKept + 2*g.endpoint().Window) }

@@ -152,7 +152,7 @@ func (g *Gateway) batchFor(ctx context.Context, tx *sql.Tx, r *record, named *se
 }
 
 // brand is the gateway's.
-func (g *Gateway) brand() set.BrandID { return set.BrandID(g.Endpoint.ExchangeCert.Brand()) }
+func (g *Gateway) brand() set.BrandID { return set.BrandID(g.endpoint().ExchangeCert.Brand()) }
 
 // takePlace gives the next number in a batch, which stays taken.
 func takePlace(ctx context.Context, tx *sql.Tx, r *record, id int64) (p place, err error) {

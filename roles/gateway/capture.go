@@ -91,7 +91,7 @@ func (l *ledger) takePlaces(ctx context.Context, judged []judgement) error {
 
 // capture answers a CapReq (SET §7.7).
 func (g *Gateway) capture(ctx context.Context, now time.Time, w *set.MessageWrapper, octets []byte) ([]byte, error) {
-	o, err := g.Endpoint.OpenCapReq(now, w)
+	o, err := g.endpoint().OpenCapReq(now, w)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (g *Gateway) capture(ctx context.Context, now time.Time, w *set.MessageWrap
 		return g.judgedTwice(ctx, func(ctx context.Context, l *ledger) ([]judgement, error) { return l.judgeCaptures(ctx, o) },
 			func(first []judgement) ([]byte, error) {
 				judged = first
-				return g.Endpoint.CapRes(g.Now(), o, capturePayloads(first))
+				return g.endpoint().CapRes(g.Now(), o, capturePayloads(first))
 			})
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/setkit/setkit/roles/finnet"
@@ -67,15 +68,41 @@ type Config struct {
 // Gateway is a payment gateway of one acquirer and one brand. Several may share a database.
 type Gateway struct {
 	Config
-	slots chan struct{}
+	current atomic.Pointer[set.Endpoint]
+	slots   chan struct{}
 }
+
+// endpoint is the gateway's side of the protocol as it is at present.
+func (g *Gateway) endpoint() *set.Endpoint { return g.current.Load() }
 
 // New makes a gateway. It refuses certificates that are not a gateway's, or not of the keys.
 func New(c Config) (*Gateway, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	e := c.Endpoint
+	if err := check(c.Endpoint, c.Now()); err != nil {
+		return nil, err
+	}
+	g := &Gateway{Config: c, slots: make(chan struct{}, requestsAtOnceMax)}
+	g.current.Store(c.Endpoint)
+	return g, nil
+}
+
+// Renew has the gateway go on with the certificates and keys of a renewal. Requests under way are finished. It
+// refuses what New does, and the certificates of another gateway.
+func (g *Gateway) Renew(e *set.Endpoint) error {
+	if err := check(e, g.Now()); err != nil {
+		return err
+	}
+	if before := g.endpoint().SignCert; string(e.SignCert.X509.RawSubject) != string(before.X509.RawSubject) {
+		return fmt.Errorf("the new certificates are of gateway %s, not of %s", e.SignCert.Subject.CommonName, before.Subject.CommonName)
+	}
+	g.current.Store(e)
+	return nil
+}
+
+// check tells whether an endpoint is a gateway's.
+func check(e *set.Endpoint, now time.Time) error {
 	for _, k := range []struct {
 		what string
 		cert *pki.Certificate
@@ -85,15 +112,15 @@ func New(c Config) (*Gateway, error) {
 		public, ok := k.cert.X509.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 		switch {
 		case k.cert.Type != pki.Pgwy || k.cert.Use != k.use:
-			return nil, fmt.Errorf("%s certificate: it is a %v certificate for %v", k.what, k.cert.Type, k.cert.Use)
+			return fmt.Errorf("%s certificate: it is a %v certificate for %v", k.what, k.cert.Type, k.cert.Use)
 		case !ok || !public.Equal(k.key):
-			return nil, fmt.Errorf("%s certificate: it is not of the configured key", k.what)
+			return fmt.Errorf("%s certificate: it is not of the configured key", k.what)
 		}
-		if _, err := e.Verifier.Verify(k.cert, e.Chain, c.Now(), pki.Pgwy); err != nil {
-			return nil, fmt.Errorf("%s certificate: %w", k.what, err)
+		if _, err := e.Verifier.Verify(k.cert, e.Chain, now, pki.Pgwy); err != nil {
+			return fmt.Errorf("%s certificate: %w", k.what, err)
 		}
 	}
-	return &Gateway{c, make(chan struct{}, requestsAtOnceMax)}, nil
+	return nil
 }
 
 // Handler serves SET messages on every path but /livez and /readyz.
@@ -128,7 +155,7 @@ func (g *Gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
 	}
 	now := g.Now()
 	var response []byte
-	w, err := g.Endpoint.Receive(now, request, slices.Collect(maps.Keys(requests))...)
+	w, err := g.endpoint().Receive(now, request, slices.Collect(maps.Keys(requests))...)
 	if err == nil {
 		// What is begun is finished, also when the merchant goes away.
 		work, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTimeout)
@@ -140,7 +167,7 @@ func (g *Gateway) serve(ctx context.Context, request []byte) ([]byte, error) {
 	}
 	var protocol *set.ProtocolError
 	if errors.As(err, &protocol) {
-		message, failed := g.Endpoint.ErrorResponse(now, request, w, protocol)
+		message, failed := g.endpoint().ErrorResponse(now, request, w, protocol)
 		if failed != nil {
 			return nil, fmt.Errorf("make the Error message: %w", failed)
 		}
@@ -158,8 +185,8 @@ func (g *Gateway) serves(merchant *pki.Certificate) error {
 	return nil
 }
 
-// check is one thing without which nothing can be answered.
-type check struct {
+// need is one thing without which nothing can be answered.
+type need struct {
 	name string
 	run  func(context.Context) error
 }
@@ -167,12 +194,12 @@ type check struct {
 func (g *Gateway) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
-	checks := []check{{"database", g.DB.Ping}, {"issuer", g.Issuer.Echo}, {"hsm", g.pingHSM}}
+	needs := []need{{"database", g.DB.Ping}, {"issuer", g.Issuer.Echo}, {"hsm", g.pingHSM}}
 	status := http.StatusOK
 	report := make(map[string]string)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, c := range checks {
+	for _, c := range needs {
 		wg.Go(func() {
 			err := c.run(ctx)
 			mu.Lock()
@@ -194,6 +221,6 @@ func (g *Gateway) ready(w http.ResponseWriter, r *http.Request) {
 // pingHSM signs, which uses nothing up: the sealing key has a limited number of uses.
 func (g *Gateway) pingHSM(context.Context) error {
 	digest := sha256.Sum256([]byte("readiness"))
-	_, err := g.Endpoint.SignKey.Sign(rand.Reader, digest[:], crypto.SHA256)
+	_, err := g.endpoint().SignKey.Sign(rand.Reader, digest[:], crypto.SHA256)
 	return err
 }

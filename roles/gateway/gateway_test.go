@@ -536,5 +536,16 @@ func TestNewRefuses(t *testing.T) {
 		if (err == nil) != (change == nil) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if change == nil {
+			continue
+		}
+		g := must[*gateway.Gateway](t)(gateway.New(gateway.Config{Endpoint: l.endpoint}))
+		if err := g.Renew(&e); err == nil {
+			t.Errorf("%s: taken for a renewal", name)
+		}
+	}
+	g := must[*gateway.Gateway](t)(gateway.New(gateway.Config{Endpoint: l.endpoint}))
+	if err := g.Renew(other); err == nil {
+		t.Error("another gateway's certificates are taken for a renewal")
 	}
 }

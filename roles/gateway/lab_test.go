@@ -318,6 +318,7 @@ type lab struct {
 	log      syncBuffer
 
 	db     *sqldb.DB
+	party  *gateway.Gateway // that runs
 	server *httptest.Server
 	stop   func() // the gateway that runs
 }
@@ -367,7 +368,7 @@ func (l *lab) start(t *testing.T, wrap func(gateway.Issuer) gateway.Issuer) (sto
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
-	l.db, l.server = db, httptest.NewServer(g.Handler())
+	l.db, l.party, l.server = db, g, httptest.NewServer(g.Handler())
 	server := l.server
 	stop = sync.OnceFunc(func() {
 		server.Close()
@@ -381,6 +382,17 @@ func (l *lab) start(t *testing.T, wrap func(gateway.Issuer) gateway.Issuer) (sto
 	t.Cleanup(stop)
 	l.stop = stop
 	return stop
+}
+
+// renew has the gateway that runs go on with new certificates.
+func (l *lab) renew(t *testing.T) {
+	t.Helper()
+	next := l.Renewed(t, l.endpoint)
+	next.Verifier = l.endpoint.Verifier
+	if err := l.party.Renew(next); err != nil {
+		t.Fatal(err)
+	}
+	l.endpoint = next
 }
 
 // each runs a test with a gateway on every kind of database.

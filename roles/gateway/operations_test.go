@@ -217,6 +217,34 @@ func TestInstalments(t *testing.T) {
 	})
 }
 
+// The gateway renews between instalments, while it serves: what it gave for the former keys is good to the end.
+func TestRenewalAmongInstalments(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		waiting := l.order(t, l.merchant)
+		o := l.orderOn(t, l.merchant, set.Instalments(3))
+		o.auth.Amount = usd(1000)
+		request, response := o.authorize(t, set.AuthApproved)
+		first := *o
+		l.renew(t)
+		if _, again := l.post(t, request); !bytes.Equal(again, response) {
+			t.Error("the answer to a replay from before differs")
+		}
+		second := o.next(usd(1000))
+		second.sale.GatewayCert = l.endpoint.ExchangeCert.X509.Raw
+		second.authorize(t, set.AuthApproved)
+		l.renew(t)
+		third := second.next(usd(1000))
+		third.sale.GatewayCert = l.endpoint.ExchangeCert.X509.Raw
+		third.authorize(t, set.AuthApproved)
+		first.wantCapture(t, first.capture(usd(1000)), set.CapSuccess)
+		l.wantAdjusted(t, set.Credit, first.adjusted(usd(1000), ptr(usd(200))), set.CapRevOrCredSuccess)
+		second.wantReversal(t, usd(0), set.AuthRevApproved)
+		// Its payment instructions are for the first of the three keys.
+		waiting.authorize(t, set.AuthApproved)
+		waiting.wantReversal(t, usd(0), set.AuthRevApproved)
+	})
+}
+
 func TestRecurringPayments(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, sqldbtest.SQLite(t))

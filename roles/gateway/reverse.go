@@ -20,7 +20,7 @@ type reversalDone struct {
 
 // reverse answers an AuthRevReq (SET §7.7). The issuer is told by a job: a reversal is not refused.
 func (g *Gateway) reverse(ctx context.Context, now time.Time, w *set.MessageWrapper, octets []byte) ([]byte, error) {
-	o, err := g.Endpoint.OpenAuthRevReq(now, w)
+	o, err := g.endpoint().OpenAuthRevReq(now, w)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (g *Gateway) reverse(ctx context.Context, now time.Time, w *set.MessageWrap
 			return a, err
 		}
 		first := done
-		a.response, err = g.Endpoint.AuthRevRes(g.Now(), o, first.answer(o))
+		a.response, err = g.endpoint().AuthRevRes(g.Now(), o, first.answer(o))
 		a.keep = func(ctx context.Context, tx *sql.Tx) error {
 			l := g.ledger(tx)
 			again, err := l.judgeReversal(ctx, o)

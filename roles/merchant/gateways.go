@@ -39,9 +39,9 @@ type known struct {
 	learnt   chan struct{} // gets a value when there are lists to store
 }
 
-// endpoint is the merchant's side of the protocol, which keeps the revocation lists that answers bring.
+// endpoint is the merchant's side of the protocol as it is at present, which keeps the revocation lists that answers bring.
 func (m *Merchant) endpoint() *set.Endpoint {
-	e := *m.Endpoint
+	e := *m.current.Load()
 	e.Learnt = m.learn
 	return &e
 }

@@ -2,6 +2,7 @@ package merchant_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"net/http"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/setkit/setkit/roles/merchant"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/pki"
+	"github.com/setkit/setkit/roles/sethttp"
 )
 
 // tell gives a gateway the brand's lists of what is revoked.
@@ -94,6 +96,54 @@ func TestGatewayCertificateRenewed(t *testing.T) {
 		c = w.wake(t, early.card, w.order(t).ID)
 		if err := c.initiate(t); err != nil || !bytes.Equal(c.purchase.GatewayCert, newest.ExchangeCert.X509.Raw) {
 			t.Errorf("a newer certificate in the configuration: %v", err)
+		}
+	})
+}
+
+// A merchant renews while it serves. It signs with the new key from then on, and reads the answer to a request from
+// before, which the gateway sends again as it was.
+func TestOwnRenewal(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.gateway.behave(lostAnswer)
+		order := w.order(t)
+		c := w.wake(t, w.card(t, firstPAN), order.ID)
+		if err := c.initiate(t); err != nil {
+			t.Fatal(err)
+		}
+		preq := c.sign(t)
+		resume := w.gateway.pause()
+		paid := make(chan error, 1)
+		go func() {
+			_, err := new(sethttp.Client).Post(context.WithoutCancel(t.Context()), c.url, sethttp.MediaPayment, preq)
+			paid <- err
+		}()
+		poll(t, "the gateway was asked", func() bool { return w.gateway.waiting() > 0 })
+		before := w.config.Endpoint
+		next := w.Renewed(t, before)
+		next.Verifier = before.Verifier
+		if err := w.merchant.Renew(next); err != nil {
+			t.Fatal(err)
+		}
+		resume()
+		poll(t, "the gateway has done it", func() bool { _, n, _ := w.gateway.counts(); return n == 1 })
+		w.gateway.behave(approve)
+		w.await(t, order.ID, merchant.OrderCaptured)
+		if err := <-paid; err != nil {
+			t.Error(err)
+		}
+		if _, n, _ := w.gateway.counts(); n != 1 {
+			t.Errorf("%d authorizations", n)
+		}
+		c = w.wake(t, c.card, w.order(t).ID)
+		wantAuth(t, c.pay(t), set.AuthApproved)
+		if !bytes.Equal(c.purchase.MerchantCert, next.SignCert.X509.Raw) {
+			t.Error("the merchant goes on with its former certificate")
+		}
+		if err := w.merchant.Renew(w.Merchant(t, "M-0002")); err == nil {
+			t.Error("another merchant's certificates are taken for a renewal")
+		}
+		if err := w.merchant.Renew(w.Endpoint(t)); err == nil {
+			t.Error("no certificates are taken for a renewal")
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
@@ -62,6 +63,7 @@ type Config struct {
 // Merchant is a shop with its SET server. Its methods may be called by several goroutines.
 type Merchant struct {
 	Config
+	current  atomic.Pointer[set.Endpoint]
 	base     *url.URL
 	outcomes broadcast
 	known    known
@@ -86,11 +88,12 @@ func New(c Config) (*Merchant, error) {
 		return nil, err
 	}
 	m := &Merchant{Config: c, base: base}
+	m.current.Store(c.Endpoint)
 	m.outcomes.next = make(chan struct{})
 	m.known = known{
 		gateways: slices.Clone(c.Gateways), revoked: make([]error, len(c.Gateways)), learnt: make(chan struct{}, 1),
 	}
-	if err := m.checkOwnCertificates(c.Now()); err != nil {
+	if err := checkOwnCertificates(c.Endpoint, c.Now()); err != nil {
 		return nil, err
 	}
 	if c.Store != nil {
@@ -101,9 +104,22 @@ func New(c Config) (*Merchant, error) {
 	return m, m.checkGateway()
 }
 
+// Renew has the merchant go on with the certificates and keys of a renewal. Its verifier must be the one that the
+// merchant has. It refuses what New does, and the certificates of another merchant.
+func (m *Merchant) Renew(e *set.Endpoint) error {
+	if err := checkOwnCertificates(e, m.Now()); err != nil {
+		return err
+	}
+	before := m.current.Load().SignCert
+	if string(e.SignCert.X509.RawSubject) != string(before.X509.RawSubject) || e.SignCert.Merchant.MerchantID != before.Merchant.MerchantID {
+		return fmt.Errorf("the new certificates are of merchant %s, not of %s", e.SignCert.Merchant.MerchantID, before.Merchant.MerchantID)
+	}
+	m.current.Store(e)
+	return nil
+}
+
 // checkOwnCertificates tells whether the merchant itself can be relied on.
-func (m *Merchant) checkOwnCertificates(now time.Time) error {
-	e := m.endpoint()
+func checkOwnCertificates(e *set.Endpoint, now time.Time) error {
 	for _, own := range []struct {
 		cert *pki.Certificate
 		use  pki.Use
@@ -158,7 +174,7 @@ func (m *Merchant) expire(ctx context.Context) {
 // Ready tells what the merchant lacks to sell at present.
 func (m *Merchant) Ready(ctx context.Context) error {
 	_, gatewayErr := m.offered(set.BrandID(m.Endpoint.SignCert.Brand()))
-	errs := []error{m.Store.db.Ping(ctx), m.checkOwnCertificates(m.Now()), gatewayErr}
+	errs := []error{m.Store.db.Ping(ctx), checkOwnCertificates(m.endpoint(), m.Now()), gatewayErr}
 	if m.KeysReady != nil {
 		errs = append(errs, m.KeysReady(ctx))
 	}

@@ -254,7 +254,7 @@ func (m *Merchant) Initiation(o *Order, query string, pages ReturnPages) ([]byte
 func (m *Merchant) URL(path ...string) string { return m.base.JoinPath(path...).String() }
 
 // Name is the merchant's name as its certificate has it.
-func (m *Merchant) Name() string { return m.Endpoint.SignCert.Merchant.Names[0].Name }
+func (m *Merchant) Name() string { return m.endpoint().SignCert.Merchant.Names[0].Name }
 
 // OrderFilter chooses orders. The newest come first.
 type OrderFilter struct {
