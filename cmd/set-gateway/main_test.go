@@ -239,6 +239,104 @@ func TestGateway(t *testing.T) {
 	}
 }
 
+// TestRenewal renews twice while the gateway serves: it goes on with the new keys without a restart, and opens what
+// was made for each of the former ones, also after a restart.
+func TestRenewal(t *testing.T) {
+	w := settest.NewWorld(t)
+	file, dir, _ := lab(t, w, hsmtest.New(t).ModulePath)
+	certificates := filepath.Join(dir, "gateway.pem")
+	if code, _, stderr := command(t.Context(), "enroll", "--config", file); code != 0 {
+		t.Fatalf("enroll: %d\n%s", code, stderr)
+	}
+	url, stop, ended := startServe(t, file)
+	plan := startPlan(t, w, certificates)
+	plan.pay(t, url)
+	for range 2 {
+		before := must[*party.Holder](t)(party.ReadHolder(certificates, pki.Pgwy))
+		if code, _, stderr := command(t.Context(), "enroll", "--config", file, "--renew"); code != 0 {
+			t.Fatalf("enroll --renew: %d\n%s", code, stderr)
+		}
+		now := must[*party.Holder](t)(party.ReadHolder(certificates, pki.Pgwy))
+		if now.Exchange.Thumbprint() == before.Exchange.Thumbprint() {
+			t.Fatal("the certificate is still the former one")
+		}
+		plan.sale.GatewayCert = now.Exchange.X509.Raw
+		for end := time.Now().Add(30 * time.Second); plan.offered(t, url) != now.Exchange.Thumbprint(); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("30 s after the renewal the gateway still has its former certificate")
+			}
+		}
+		plan.pay(t, url)
+	}
+	buy(t, w, url, certificates)
+	stop()
+	if got := <-ended; got.code != 0 || strings.Count(got.stderr, "renewed certificates are in use") != 2 {
+		t.Errorf("serve: %d\n%s", got.code, got.stderr)
+	}
+	url, stop, ended = startServe(t, file)
+	for i := range plan.made {
+		plan.capture(t, url, i)
+	}
+	stop()
+	if got := <-ended; got.code != 0 {
+		t.Errorf("serve: %d\n%s", got.code, got.stderr)
+	}
+}
+
+// plan is a purchase in three instalments.
+type plan struct {
+	sale     *set.Sale
+	merchant *set.Endpoint
+	token    []byte // for the next
+	made     []set.RRPID
+	tokens   [][]byte // of these, for their captures
+}
+
+var instalment = set.CurrencyAmount{Currency: 840, Amount: 1000, AmtExp10: -2}
+
+func startPlan(t *testing.T, w *settest.World, certificates string) *plan {
+	t.Helper()
+	p := &plan{merchant: w.Merchant(t, settest.MerchantID)}
+	p.sale = taken(t, w, p.merchant, certificates, set.Instalments(3))
+	return p
+}
+
+// pay has the gateway authorize the next instalment.
+func (p *plan) pay(t *testing.T, url string) {
+	t.Helper()
+	r := set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: instalment, AuthToken: p.token}
+	res := post(t, url, must[[]byte](t)(p.sale.AuthReq(p.merchant, time.Now(), r)))
+	a := must[*set.Authorized](t)(p.sale.OpenAuthRes(p.merchant, time.Now(), r, res))
+	if a.Header.AuthCode != set.AuthApproved {
+		t.Fatalf("instalment %d: %v", len(p.made)+1, a.Header.AuthCode)
+	}
+	p.token, p.made, p.tokens = a.AuthToken, append(p.made, r.RRPID), append(p.tokens, a.CapToken)
+}
+
+func (p *plan) capture(t *testing.T, url string, i int) {
+	t.Helper()
+	c := &set.CaptureRequest{RRPID: set.NewRRPID(), GatewayCert: p.sale.GatewayCert, Items: []set.Capture{{
+		TransIDs: p.sale.TransIDs, AuthRRPID: p.made[i], CapToken: p.tokens[i], Payload: set.CapPayload{CapDate: time.Now(), CapReqAmt: instalment},
+	}}}
+	res := post(t, url, must[[]byte](t)(p.merchant.CapReq(time.Now(), c)))
+	if got := must[*set.CapResData](t)(p.merchant.OpenCapRes(time.Now(), c, res)).CapResItemSeq[0].CapResPayload; got.CapCode != set.CapSuccess {
+		t.Errorf("capture of instalment %d: %v", i+1, got.CapCode)
+	}
+}
+
+// offered asks the gateway which certificate it has.
+func (p *plan) offered(t *testing.T, url string) pki.Digest {
+	t.Helper()
+	r := &set.GatewayCertRequest{RRPID: set.NewRRPID(), Brands: []set.BrandAndBIN{{BrandID: settest.Brand}}}
+	res := post(t, url, must[[]byte](t)(p.merchant.PCertReq(time.Now(), r)))
+	return must[*set.GatewayCerts](t)(p.merchant.OpenPCertRes(time.Now(), r, res)).Items[0].Certificate.Thumbprint()
+}
+
+func post(t *testing.T, url string, request []byte) []byte {
+	t.Helper()
+	return must[[]byte](t)((&sethttp.Client{Tries: 1}).Post(t.Context(), url, sethttp.MediaPayment, request))
+}
+
 // TestHSMRestarts buys while the gateway's HSM loses sessions, logins and power, without a restart of
 // the gateway.
 func TestHSMRestarts(t *testing.T) {
@@ -340,15 +438,17 @@ func checkKeys(t *testing.T) {
 	}
 }
 
-// buy makes a purchase, has it authorized by the gateway at url, and captures it.
-func buy(t *testing.T, w *settest.World, url, certificates string) {
+var price = set.CurrencyAmount{Currency: 840, Amount: 4250, AmtExp10: -2}
+
+// taken is a purchase that a merchant has taken, for the gateway with these certificates.
+func taken(t *testing.T, w *settest.World, merchant *set.Endpoint, certificates string, terms *set.InstallRecurData) *set.Sale {
 	t.Helper()
 	h := must[*party.Holder](t)(party.ReadHolder(certificates, pki.Pgwy))
-	merchant, card, now := w.Merchant(t, settest.MerchantID), w.Card(t, pan), time.Now()
-	price := set.CurrencyAmount{Currency: 840, Amount: 4250, AmtExp10: -2}
-	sale := &set.Sale{OD: []byte("1 x Pencil"), PurchAmt: price, LIDM: set.NewLocalID()}
+	card, now := w.Card(t, pan), time.Now()
+	sale := &set.Sale{OD: []byte("1 x Pencil"), PurchAmt: price, LIDM: set.NewLocalID(), InstallRecurData: terms}
 	p := must[*set.Purchase](t)(set.NewPurchase(&set.Initiation{PurchAmt: &price, Brands: []set.BrandID{settest.Brand},
 		LIDM: sale.LIDM, Order: sale.OD}, settest.Brand, settest.AcquirerBIN, "en"))
+	p.InstallRecurData = terms
 	msg := must[*set.MessageWrapper](t)(merchant.Receive(now, must[[]byte](t)(p.InitReq(card.Endpoint, now)), set.PInitReqType))
 	init := must[*set.PInitReq](t)(msg.OpenPInitReq())
 	must[*set.Offer](t)(p.OpenInitRes(card.Endpoint, now, must[[]byte](t)(sale.InitRes(merchant, now, init, h.Exchange, h.Chain))))
@@ -356,9 +456,16 @@ func buy(t *testing.T, w *settest.World, url, certificates string) {
 	if err := sale.Take(must[*set.OpenedPReq](t)(merchant.OpenPReq(now, msg))); err != nil {
 		t.Fatal(err)
 	}
-	client := &sethttp.Client{Tries: 1}
+	return sale
+}
+
+// buy makes a purchase, has it authorized by the gateway at url, and captures it.
+func buy(t *testing.T, w *settest.World, url, certificates string) {
+	t.Helper()
+	merchant, now := w.Merchant(t, settest.MerchantID), time.Now()
+	sale := taken(t, w, merchant, certificates, nil)
 	a := set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: price}
-	res := must[[]byte](t)(client.Post(t.Context(), url, sethttp.MediaPayment, must[[]byte](t)(sale.AuthReq(merchant, now, a))))
+	res := post(t, url, must[[]byte](t)(sale.AuthReq(merchant, now, a)))
 	authorized := must[*set.Authorized](t)(sale.OpenAuthRes(merchant, time.Now(), a, res))
 	if authorized.Header.AuthCode != set.AuthApproved {
 		t.Fatalf("authorization: %v", authorized.Header.AuthCode)
@@ -367,7 +474,7 @@ func buy(t *testing.T, w *settest.World, url, certificates string) {
 		TransIDs: sale.TransIDs, AuthRRPID: a.RRPID, CapToken: authorized.CapToken,
 		Payload: set.CapPayload{CapDate: now, CapReqAmt: price},
 	}}}
-	res = must[[]byte](t)(client.Post(t.Context(), url, sethttp.MediaPayment, must[[]byte](t)(merchant.CapReq(now, c))))
+	res = post(t, url, must[[]byte](t)(merchant.CapReq(now, c)))
 	if got := must[*set.CapResData](t)(merchant.OpenCapRes(time.Now(), c, res)).CapResItemSeq[0].CapResPayload; got.CapCode != set.CapSuccess {
 		t.Errorf("capture: %v", got.CapCode)
 	}

@@ -34,7 +34,7 @@ func serve(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	refresher := &party.Refresher{Endpoint: endpoint, Identity: cfg.Identity, Enrolment: cfg.Enrolment, Type: set.PgwyInitialBoth, Who: cfg.who(), Log: log}
+	refresher := &party.Refresher{Endpoint: endpoint, Identity: cfg.Identity, Trust: cfg.Trust, Ring: ring, Enrolment: cfg.Enrolment, Type: set.PgwyInitialBoth, Who: cfg.who(), Log: log}
 	learn := refresher.Start(c.Context)
 	sealer, err := ring.Sealer(c.Context, cfg.SealKey)
 	if err != nil {
@@ -59,5 +59,5 @@ func serve(c *urfave.Context) (err error) {
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "acquirer", string(cfg.AcquirerBIN), "certificate", endpoint.SignCert.String())
 	cli.Ready(c.Context, log)
-	return party.Serve(c.Context, ln, g.Handler(), gateway.AnswerTimeout, learn(g.Run), log)
+	return party.Serve(c.Context, ln, g.Handler(), gateway.AnswerTimeout, learn(g.Run, g.Renew), log)
 }

@@ -41,7 +41,7 @@ func serve(c *urfave.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	refresher := &party.Refresher{Endpoint: endpoint, Identity: cfg.Identity, Enrolment: cfg.Enrolment, Type: set.MerInitialBoth, Who: cfg.who(), Log: log}
+	refresher := &party.Refresher{Endpoint: endpoint, Identity: cfg.Identity, Trust: cfg.Trust, Ring: ring, Enrolment: cfg.Enrolment, Type: set.MerInitialBoth, Who: cfg.who(), Log: log}
 	learn := refresher.Start(c.Context)
 	m, err := cfg.merchant(endpoint, ring, store, log)
 	if err != nil {
@@ -67,7 +67,7 @@ func serve(c *urfave.Context) (err error) {
 	}
 	log.Info("serving", "listen", ln.Addr().String(), "shop", cfg.BaseURL, "certificate", m.Endpoint.SignCert.String())
 	cli.Ready(c.Context, log)
-	return party.Serve(c.Context, ln, shop.Handler(), m.AnswerTimeout, learn(together(m.Run, beside)), log)
+	return party.Serve(c.Context, ln, shop.Handler(), m.AnswerTimeout, learn(together(m.Run, beside), m.Renew), log)
 }
 
 // api is what other shops use, nil if the configuration has none.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,7 +17,6 @@ import (
 	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/hsm"
 	"github.com/setkit/setkit/roles/set"
-	"github.com/setkit/setkit/roles/set/pki"
 	"github.com/setkit/setkit/roles/sethttp"
 )
 
@@ -48,8 +46,8 @@ type Applicant struct {
 const EnrollDescription = "Makes the keys that the token lacks, shows the CA's policy, and writes the certificates into the file that\n" +
 	"identity.certificates names, which must not exist. Where somebody at the CA has to approve the request, or\n" +
 	"no answer came, --continue asks later what became of it. --renew gets new certificates for new keys before\n" +
-	"the old ones expire; the old ones are kept beside them (.old), and the server uses the new ones when it is\n" +
-	"started again.\n\n"
+	"the old ones expire. A server that runs takes the new ones into use by itself. The old ones are kept beside\n" +
+	"them (.old): payments that began with them need them and their keys in the token until they are done.\n\n"
 
 // EnrollFlags are those beside --config.
 func EnrollFlags() []urfave.Flag {
@@ -74,7 +72,6 @@ func (a *Applicant) Run(c *urfave.Context) error {
 
 const (
 	pendingSuffix = ".pending"
-	oldSuffix     = ".old"
 	pendingPEM    = "SETKIT PENDING REGISTRATION"
 )
 
@@ -105,11 +102,7 @@ func (a *Applicant) Enroll(ctx context.Context) error {
 
 // Renew makes new keys and gets certificates for them, which the old ones confirm (SET §4.6).
 func (a *Applicant) Renew(ctx context.Context) error {
-	holder := pki.Mer
-	if a.Type == set.PgwyInitialBoth {
-		holder = pki.Pgwy
-	}
-	e, generation, err := a.Identity.endpoint(ctx, a.Ring, a.Trust, holder)
+	e, generation, err := a.Identity.endpoint(ctx, a.Ring, a.Trust, holder(a.Type))
 	if err != nil {
 		return err
 	}
@@ -231,8 +224,10 @@ func find[K interface{ Public() crypto.PublicKey }](ref string, public crypto.Pu
 			return k, n, nil
 		}
 	}
-	return key, 0, fmt.Errorf("it is not for the key %s, nor for one of a renewal", ref)
+	return key, 0, fmt.Errorf("%w: %s, nor for one of a renewal", errNotItsKey, ref)
 }
+
+var errNotItsKey = errors.New("it is not for the key")
 
 func same(a, b crypto.PublicKey) bool {
 	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
@@ -264,32 +259,24 @@ func (a *Applicant) settle(certs *set.EntityCertificates, err, done error) error
 	return cli.Peer(fmt.Errorf("the CA may have certified the keys: ask with %s --continue: %w", a.Command, errors.Join(err, done)))
 }
 
-// install writes the certificates. Those that they replace are kept.
+// install writes the certificates. Those that they replace are kept. What is known of revocation comes first: a
+// server that runs looks at the certificates by it.
 func (a *Applicant) install(certs *set.EntityCertificates) error {
 	path := a.Identity.Certificates
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
-	if err != nil {
+	if err := keepLists(path+listsSuffix, certs.Verifier); err != nil {
 		return err
 	}
-	err = writePEM(f, append([]*pki.Certificate{certs.Signature, certs.KeyExchange}, certs.Chain...))
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
-		if err = os.Rename(path, path+oldSuffix); errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
+	if err := a.Identity.retire(holder(a.Type)); err != nil {
+		return err
 	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	if err := keepLists(path+listsSuffix, certs.Verifier); err != nil {
+	next := &Holder{certs.Signature, certs.KeyExchange, certs.Chain}
+	if err := replace(path, next.write); err != nil {
 		return err
 	}
 	if certs.Message != "" {
 		fmt.Fprintf(a.Stdout, "the CA says: %s\n", cli.Printable(string(certs.Message)))
 	}
-	_, err = fmt.Fprintf(a.Stdout, "%v\n%v\nwritten to %s\n", certs.Signature, certs.KeyExchange, path)
+	_, err := fmt.Fprintf(a.Stdout, "%v\n%v\nwritten to %s\n", certs.Signature, certs.KeyExchange, path)
 	return err
 }
 
@@ -331,14 +318,6 @@ func (a *Applicant) request(ctx context.Context, e *set.Endpoint, typ set.Reques
 		return nil, err
 	}
 	return m.OpenCertRes(e, time.Now(), res)
-}
-func writePEM(w io.Writer, certs []*pki.Certificate) error {
-	for _, c := range certs {
-		if err := pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: c.X509.Raw}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // EnsureKey generates the key that a URI names unless the token has it.

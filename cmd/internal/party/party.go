@@ -26,10 +26,11 @@ type Trust struct {
 }
 
 // Identity is who a party is: its keys in a token, and the file with its certificates. Beside that file are
-// what a registration leaves (.pending) and what the CA has sent of revocation (.lists).
+// what a registration leaves (.pending), what the CA has sent of revocation (.lists), and the certificates that
+// renewals have replaced (.old).
 //
 // A renewal makes new keys, with the labels of the first and -2, -3 and so on appended. The certificates
-// say which of them are in use.
+// say which of them are in use. The former ones open what was made for them.
 type Identity struct {
 	SignKey      string `yaml:"sign-key"`     // PKCS#11 URI
 	ExchangeKey  string `yaml:"exchange-key"` // PKCS#11 URI
@@ -179,5 +180,6 @@ func (id Identity) endpoint(ctx context.Context, ring *keyring.Ring, trust Trust
 	if e.ExchangeKey, exchange, err = find(id.ExchangeKey, h.Exchange.X509.PublicKey, func(ref string) (crypto.Decrypter, error) { return ring.Decrypter(ctx, ref) }); err != nil {
 		return nil, 0, fmt.Errorf("%s: key-exchange certificate: %w", id.Certificates, err)
 	}
-	return e, max(sign, exchange), nil
+	e.Former, err = id.former(ctx, ring, typ, e)
+	return e, max(sign, exchange), err
 }

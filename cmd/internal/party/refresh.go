@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/setkit/setkit/cmd/internal/keyring"
 	"github.com/setkit/setkit/roles/set"
 	"github.com/setkit/setkit/roles/set/pki"
 	"github.com/setkit/setkit/roles/sethttp"
@@ -34,22 +36,30 @@ const (
 	refreshTimeout = 10 * time.Second
 )
 
-// Refresher keeps what a serving party knows of revocation up to date, and learns of the root that takes
-// over. It begins a registration at its CA, whose answer has all that the thumbprints in the request do not
-// show (SET §6.6), and goes no further with it.
+// lookPause is how often a party looks whether its certificates were renewed.
+const lookPause = 2 * time.Second
+
+// Refresher keeps a serving party up to date: what it knows of revocation and of the root that takes over, and
+// its own certificates. For the first it begins a registration at its CA, whose answer has all that the
+// thumbprints in the request do not show (SET §6.6), and goes no further with it.
 type Refresher struct {
 	Endpoint  *set.Endpoint
 	Identity  Identity
+	Trust     Trust
+	Ring      *keyring.Ring
 	Enrolment Enrolment
 	Type      set.RequestType
 	Who       set.IDData
 	Log       *slog.Logger
+
+	seen  os.FileInfo // the file of certificates as it was looked at
+	again time.Time   // not before this it is looked at after a failure
 }
 
-// Once asks once. Without a CA in the configuration it does nothing.
+// Once asks once, unless there is no CA in the configuration.
 func (r *Refresher) Once(ctx context.Context) error {
 	if r.Enrolment.CA == "" {
-		return nil
+		return r.forgetRevoked()
 	}
 	m, err := set.NewMeAqEnrolment(r.Enrolment.Brand, r.Enrolment.Language, r.Type, r.Who)
 	if err != nil {
@@ -72,7 +82,7 @@ func (r *Refresher) Once(ctx context.Context) error {
 	before := r.Endpoint.Verifier.Store()
 	r.Endpoint.Verifier.Adopt(m.Verifier())
 	r.tell(before)
-	return keepLists(r.Identity.Certificates+listsSuffix, r.Endpoint.Verifier)
+	return errors.Join(keepLists(r.Identity.Certificates+listsSuffix, r.Endpoint.Verifier), r.forgetRevoked())
 }
 
 // tell writes to the log what is new.
@@ -84,35 +94,42 @@ func (r *Refresher) tell(before pki.Store) {
 	}
 }
 
-// Run asks again and again, until ctx ends.
-func (r *Refresher) Run(ctx context.Context) {
-	pause := refreshPause
+// Run asks and looks again and again, until ctx ends. It hands renewed certificates to renew.
+func (r *Refresher) Run(ctx context.Context, renew func(*set.Endpoint) error) {
+	ask, look := time.NewTimer(refreshPause), time.NewTicker(lookPause)
+	defer ask.Stop()
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
-		}
-		pause = refreshPause
-		if err := r.Once(ctx); err != nil && ctx.Err() == nil {
-			r.Log.Warn("the CA was asked for revocation lists in vain: what is known is used until it is out of date", "error", err)
-			pause = refreshRetry
+		case <-look.C:
+			r.look(ctx, renew)
+		case <-ask.C:
+			pause := refreshPause
+			if err := r.Once(ctx); err != nil && ctx.Err() == nil {
+				r.Log.Warn("the CA was asked for revocation lists in vain: what is known is used until it is out of date", "error", err)
+				pause = refreshRetry
+			}
+			ask.Reset(pause)
 		}
 	}
 }
 
 // Start asks once, before the party looks at its own certificates and serves. What it gives adds the asking
-// to the party's jobs. That the CA is away is no reason not to serve.
-func (r *Refresher) Start(ctx context.Context) (beside func(jobs func(context.Context) error) func(context.Context) error) {
+// to the party's jobs, and the looking after its certificates, which go to renew. That the CA is away is no
+// reason not to serve.
+func (r *Refresher) Start(ctx context.Context) (beside func(jobs func(context.Context) error, renew func(*set.Endpoint) error) func(context.Context) error) {
 	if err := r.Once(ctx); err != nil {
 		r.Log.Warn("the CA was asked for revocation lists in vain: what is known is used until it is out of date", "error", err)
 	}
-	return func(jobs func(context.Context) error) func(context.Context) error {
+	r.tellLost()
+	return func(jobs func(context.Context) error, renew func(*set.Endpoint) error) func(context.Context) error {
 		return func(ctx context.Context) error {
 			ctx, cancel := context.WithCancel(ctx)
-			var asking sync.WaitGroup
-			asking.Go(func() { r.Run(ctx) })
-			defer asking.Wait()
+			var beside sync.WaitGroup
+			beside.Go(func() { r.Run(ctx, renew) })
+			defer beside.Wait()
 			defer cancel()
 			return jobs(ctx)
 		}
@@ -136,11 +153,19 @@ func keepLists(path string, v *pki.Verifier) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, b.Bytes()) {
 		return nil
 	}
+	return replace(path, func(w io.Writer) error {
+		_, err := w.Write(b.Bytes())
+		return err
+	})
+}
+
+// replace writes a file, whole or not at all.
+func replace(path string, write func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b.Bytes())
+	err = write(f)
 	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
