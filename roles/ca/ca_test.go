@@ -330,7 +330,7 @@ func (c *cardholder) forge(t *testing.T, change func(d *set.CertReqData, p *set.
 	change(&d, &p)
 	c.backKey = d.CABackKeyData
 	types := cms.SignedEncrypted{TBE: set.ContentCertReqTBEX, TBS: set.ContentCertReqTBS}
-	ci := must[cms.ContentInfo](t)(cms.EncX(types, d, set.AcctInfo{PANData0: &p}, p.Pack(), cms.WithPANData0, nil,
+	ci := must[cms.ContentInfo](t)(cms.EncX(types, d, set.AcctInfo{PANData0: &p}, p.Pack(), cms.WithPANData0, nil, nil,
 		[]cms.Signer{{Key: c.key}}, readCert(t, "cca-key-exchange.pem").X509))
 	return must[[]byte](t)(set.Encode(set.MessageWrapper{
 		MessageHeader: set.MessageHeader{

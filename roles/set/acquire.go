@@ -213,7 +213,11 @@ func (e *Endpoint) AuthRes(now time.Time, o *OpenedAuthReq, a Authorization) ([]
 	if approved {
 		header.ResponseData.AuthValCodes = withApproval(a.Details.AuthValCodes, a.ApprovalCode)
 	}
-	data := AuthResData{AuthTags: tags, AuthResPayload: AuthResPayload{AuthHeader: header, CapResPayload: a.Capture}}
+	thumbs := o.Data.MThumbs
+	data := AuthResData{
+		AuthTags: tags, BrandCRLIdentifier: e.brandCRLIdentifier(thumbs), PEThumb: e.peThumb(thumbs),
+		AuthResPayload: AuthResPayload{AuthHeader: header, CapResPayload: a.Capture},
+	}
 	baggage, err := e.authResBaggage(now, o, a)
 	if err != nil {
 		return nil, err
@@ -222,12 +226,11 @@ func (e *Endpoint) AuthRes(now time.Time, o *OpenedAuthReq, a Authorization) ([]
 	if approved && mayHavePAN(o.Merchant) {
 		token := o.panToken()
 		var x EncBX[AuthResBaggage]
-		x, err = encBX(e, typesAuthResX, data, ContentAuthResBaggage, baggage, token, o.MerchantExchange)
+		x, err = encBX(e, typesAuthResX, data, ContentAuthResBaggage, baggage, token, e.crls(thumbs), o.MerchantExchange)
 		res.EncBX = &x
 	} else {
 		var b EncB[AuthResBaggage]
-		data.BrandCRLIdentifier = e.brandCRLIdentifier(o.Data.MThumbs)
-		b, err = encB(e, typesAuthRes, data, ContentAuthResBaggage, baggage, e.crls(o.Data.MThumbs), o.MerchantExchange)
+		b, err = encB(e, typesAuthRes, data, ContentAuthResBaggage, baggage, e.crls(thumbs), o.MerchantExchange)
 		res.EncB = &b
 	}
 	if err != nil {

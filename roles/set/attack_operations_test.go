@@ -371,7 +371,7 @@ func TestForgedAuthToken(t *testing.T) {
 		"a forger":        {Key: newECKey(t), Certificate: tr.gateway.SignCert.X509},
 	} {
 		token := must[cms.ContentInfo](t)(cms.EncX(cms.SignedEncrypted{TBE: set.ContentAuthTokenTBE, TBS: set.ContentAuthTokenTBS}, data, pan, pan.Pack(),
-			cms.WithPANToken, nil, []cms.Signer{signer}, tr.gateway.ExchangeCert.X509))
+			cms.WithPANToken, nil, nil, []cms.Signer{signer}, tr.gateway.ExchangeCert.X509))
 		r := authorization()
 		r.AuthToken = must[[]byte](t)(der.Marshal(set.AuthToken(token)))
 		if _, err := tr.acquire(tr.authorize(t, r)); code(err) != set.SignatureFailure {
@@ -545,7 +545,7 @@ func TestAccountWithTwoItems(t *testing.T) {
 		tokens := set.CapTokenSeq(repeat(set.CapToken{Null: &der.Null{}}, n))
 		linked := cms.Linked[set.CapReqData]{Value: data, DD: must[cms.DetachedDigest](t)(cms.DD(set.ContentCapTokenSeq, tokens))}
 		x := must[cms.ContentInfo](t)(cms.EncX(cms.SignedEncrypted{TBE: set.ContentCapReqTBEX, TBS: set.ContentCapReqTBSX}, linked, pan, pan.Pack(), cms.WithPANToken,
-			certificates(tr.merchant), []cms.Signer{{Key: tr.merchant.SignKey, Certificate: tr.merchant.SignCert.X509}}, tr.gateway.ExchangeCert.X509))
+			certificates(tr.merchant), nil, []cms.Signer{{Key: tr.merchant.SignKey, Certificate: tr.merchant.SignCert.X509}}, tr.gateway.ExchangeCert.X509))
 		w := &set.MessageWrapper{MessageHeader: set.MessageHeader{RRPID: &id}, Message: set.Message{CapReq: &set.CapReq{EncBX: &set.EncBX[set.CapTokenSeq]{EncX: x, Baggage: tokens}}}}
 		if _, err := tr.gateway.OpenCapReq(tr.Now, w); code(err) != want || (err == nil) != (want == 0) {
 			t.Errorf("%d items: %v, want %v", n, err, want)

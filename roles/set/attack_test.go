@@ -379,7 +379,7 @@ func (tr *trade) signAnew(t *testing.T, change func(*set.PIDualSignedTBE)) {
 		certs = append(certs, c.X509)
 	}
 	pi.PIDualSigned.PISignature = must[cms.ContentInfo](t)(cms.SignDetached(set.ContentPITBS, set.PITBS{HPIData: hPIData, HOIData: tbe.Value.DD},
-		certs, cms.Signer{Key: tr.card.Endpoint.SignKey, Certificate: tr.card.Endpoint.SignCert.X509}))
+		certs, nil, cms.Signer{Key: tr.card.Endpoint.SignKey, Certificate: tr.card.Endpoint.SignCert.X509}))
 	pi.PIDualSigned.EXPIData = must[cms.ContentInfo](t)(cms.Encrypt(tr.gateway.ExchangeCert.X509, set.ContentPIDualSignedTBE, tbe, cms.WithPANData, packed))
 	tr.sale.PI = must[[]byte](t)(der.Marshal(pi))
 }

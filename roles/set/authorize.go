@@ -57,7 +57,7 @@ func (s *Sale) AuthReq(e *Endpoint, now time.Time, r AuthorizationRequest) ([]by
 	if err != nil {
 		return nil, err
 	}
-	data, err := s.authReqData(e, now, r)
+	data, err := s.authReqData(e, now, gateway, r)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (s *Sale) AuthReq(e *Endpoint, now time.Time, r AuthorizationRequest) ([]by
 }
 
 // authReqData is what an authorization request says.
-func (s *Sale) authReqData(e *Endpoint, now time.Time, r AuthorizationRequest) (*AuthReqData, error) {
+func (s *Sale) authReqData(e *Endpoint, now time.Time, gateway *pki.Certificate, r AuthorizationRequest) (*AuthReqData, error) {
 	data := &AuthReqData{
 		AuthReqItem: AuthReqItem{
 			AuthTags: AuthTags{AuthRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), TransIDs: s.TransIDs, AuthRetNum: r.AuthRetNum},
@@ -80,7 +80,7 @@ func (s *Sale) authReqData(e *Endpoint, now time.Time, r AuthorizationRequest) (
 				MarketSpecAuthData: r.MarketSpecAuthData, MerchData: r.MerchData, Extensions: r.Extensions,
 			},
 		},
-		MThumbs: e.thumbs(), CaptureNow: r.CaptureNow, SaleDetail: r.SaleDetail,
+		MThumbs: e.thumbs(gateway), CaptureNow: r.CaptureNow, SaleDetail: r.SaleDetail,
 	}
 	if r.AuthToken != nil {
 		return data, nil
@@ -138,37 +138,46 @@ func (s *Sale) OpenAuthRes(e *Endpoint, now time.Time, r AuthorizationRequest, b
 		return nil, err
 	}
 	out := new(Authorized)
-	data, baggage, err := e.openAuthRes(now, w.Message.AuthRes, s.GatewayCert, out)
+	data, baggage, from, err := e.openAuthRes(now, w.Message.AuthRes, s.GatewayCert, out)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.checkAuthRes(e, w, r, data), out.take(data, baggage)); err != nil {
+	err = errors.Join(s.checkAuthRes(e, w, r, data), out.take(data, baggage))
+	if err == nil {
+		err = e.learnGateway(now, data.PEThumb, from.signer, from.certs)
+	}
+	if err != nil {
 		out.Clear()
 		return nil, err
 	}
 	return out, nil
 }
 
+// sender is who signed a message, and the certificates that came with it.
+type sender struct {
+	signer *pki.Certificate
+	certs  []*pki.Certificate
+}
+
 // openAuthRes opens either form of AuthRes. What the account is, if it came, stands in out.
-func (e *Endpoint) openAuthRes(now time.Time, res *AuthRes, gatewayCert []byte, out *Authorized) (data AuthResData, baggage AuthResBaggage, err error) {
-	var gateway *pki.Certificate
+func (e *Endpoint) openAuthRes(now time.Time, res *AuthRes, gatewayCert []byte, out *Authorized) (data AuthResData, baggage AuthResBaggage, from sender, err error) {
 	switch {
 	case res.EncB != nil:
 		baggage = res.EncB.Baggage
-		data, gateway, _, err = openEncB[AuthResData](e, now, typesAuthRes, *res.EncB, ContentAuthResBaggage, pki.Pgwy)
+		data, from.signer, from.certs, err = openEncB[AuthResData](e, now, typesAuthRes, *res.EncB, ContentAuthResBaggage, pki.Pgwy)
 	case !e.SignCert.Merchant.AuthFlag:
 		err = &ProtocolError{Code: MessageNotSupported, Err: errors.New("AuthRes with a card number, which this merchant may not have")}
 	default:
 		out.PANToken, baggage = new(PANToken), res.EncBX.Baggage
-		data, *out.PANToken, gateway, _, err = openEncBX[AuthResData](e, now, typesAuthResX, *res.EncBX, ContentAuthResBaggage, pki.Pgwy)
+		data, *out.PANToken, from.signer, from.certs, err = openEncBX[AuthResData](e, now, typesAuthResX, *res.EncBX, ContentAuthResBaggage, pki.Pgwy)
 	}
 	if err == nil {
-		err = checkGateway(gatewayCert, gateway)
+		err = checkGateway(gatewayCert, from.signer)
 	}
 	if err != nil {
 		out.Clear()
 	}
-	return data, baggage, err
+	return data, baggage, from, err
 }
 
 // checkAuthRes holds the answer against the request.

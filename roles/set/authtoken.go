@@ -78,7 +78,7 @@ func (p PANToken) panData() PANData {
 // merchant may know that anyway (SET §5.6).
 func (e *Endpoint) capToken(data CapTokenData, o *OpenedAuthReq) (*CapToken, error) {
 	if mayHavePAN(o.Merchant) {
-		ci, err := encX(e, typesCapTokenX, data, o.panToken(), nil, e.ExchangeCert)
+		ci, err := encX(e, typesCapTokenX, data, o.panToken(), nil, nil, e.ExchangeCert)
 		return &CapToken{EncX: &ci}, err
 	}
 	ci, err := cms.Enc(typesCapToken, data, nil, nil, e.cmsSigner(), e.ExchangeCert.X509)
@@ -135,7 +135,7 @@ func (e *Endpoint) sealAuthToken(o *OpenedAuthReq, t terms, made int64, last tim
 		TransIDs: t.transIDs, PurchAmt: t.purchAmt, MerchantID: t.merchantID, AcqBackKeyData: t.backKey, InstallRecurData: t.recur,
 		RecurringCount: &count, PrevAuthDateTime: last.UTC().Truncate(time.Second), TotalAuthAmount: sum, AuthTokenOpaque: opaque,
 	}
-	ci, err := encX(e, typesAuthToken, data, o.panToken(), nil, e.ExchangeCert)
+	ci, err := encX(e, typesAuthToken, data, o.panToken(), nil, nil, e.ExchangeCert)
 	token := AuthToken(ci)
 	return &token, err
 }

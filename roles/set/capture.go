@@ -38,7 +38,11 @@ type Capture struct {
 
 // CapReq makes the request to capture (SET §7.7).
 func (e *Endpoint) CapReq(now time.Time, r *CaptureRequest) ([]byte, error) {
-	data := CapReqData{CapRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), MThumbs: e.thumbs()}
+	gateway, err := pki.ParseCertificate(r.GatewayCert)
+	if err != nil {
+		return nil, err
+	}
+	data := CapReqData{CapRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), MThumbs: e.thumbs(gateway)}
 	var tokens CapTokenSeq
 	for _, c := range r.Items {
 		token, err := parseCapToken(c.CapToken)
@@ -51,8 +55,7 @@ func (e *Endpoint) CapReq(now time.Time, r *CaptureRequest) ([]byte, error) {
 		tokens = append(tokens, token)
 	}
 	req := new(CapReq)
-	var err error
-	req.EncB, req.EncBX, err = sealTokens(e, typesCapReq, typesCapReqX, data, tokens, r.Account, r.GatewayCert)
+	req.EncB, req.EncBX, err = sealTokens(e, typesCapReq, typesCapReqX, data, tokens, r.Account, gateway)
 	if err != nil {
 		return nil, err
 	}
@@ -68,11 +71,7 @@ func parseCapToken(raw []byte) (token CapToken, err error) {
 }
 
 // sealTokens makes either form of a request about captures: EncB, or EncBX with an account.
-func sealTokens[T any](e *Endpoint, types, typesX cms.SignedEncrypted, data T, tokens CapTokenSeq, account *PANToken, gatewayCert []byte) (b *EncB[CapTokenSeq], x *EncBX[CapTokenSeq], err error) {
-	gateway, err := pki.ParseCertificate(gatewayCert)
-	if err != nil {
-		return nil, nil, err
-	}
+func sealTokens[T any](e *Endpoint, types, typesX cms.SignedEncrypted, data T, tokens CapTokenSeq, account *PANToken, gateway *pki.Certificate) (b *EncB[CapTokenSeq], x *EncBX[CapTokenSeq], err error) {
 	if account == nil {
 		encB, err := encB(e, types, data, ContentCapTokenSeq, tokens, nil, gateway)
 		return &encB, nil, err
@@ -80,7 +79,7 @@ func sealTokens[T any](e *Endpoint, types, typesX cms.SignedEncrypted, data T, t
 	if len(tokens) != 1 {
 		return nil, nil, fmt.Errorf("an account with %d items: it goes with one", len(tokens))
 	}
-	encBX, err := encBX(e, typesX, data, ContentCapTokenSeq, tokens, *account, gateway)
+	encBX, err := encBX(e, typesX, data, ContentCapTokenSeq, tokens, *account, nil, gateway)
 	return nil, &encBX, err
 }
 
@@ -90,7 +89,7 @@ func (e *Endpoint) OpenCapRes(now time.Time, r *CaptureRequest, b []byte) (*CapR
 	if err != nil {
 		return nil, err
 	}
-	data, gateway, _, err := openEnc[CapResData](e, now, typesCapRes, cms.ContentInfo(*w.Message.CapRes), pki.Pgwy)
+	data, gateway, certs, err := openEnc[CapResData](e, now, typesCapRes, cms.ContentInfo(*w.Message.CapRes), pki.Pgwy)
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +111,9 @@ func (e *Endpoint) OpenCapRes(now time.Time, r *CaptureRequest, b []byte) (*CapR
 		if err := known(p.Extensions); err != nil {
 			return nil, err
 		}
+	}
+	if err := e.learnGateway(now, data.PEThumb, gateway, certs); err != nil {
+		return nil, err
 	}
 	return &data, nil
 }
@@ -232,7 +234,7 @@ func (e *Endpoint) CapRes(now time.Time, o *OpenedCapReq, payloads []CapResPaylo
 		return nil, fmt.Errorf("%d results for %d captures", len(payloads), len(o.Items))
 	}
 	thumbs := o.Data.MThumbs
-	data := CapResData{CapRRTags: o.Data.CapRRTags, BrandCRLIdentifier: e.brandCRLIdentifier(thumbs), BatchStatusSeq: batches}
+	data := CapResData{CapRRTags: o.Data.CapRRTags, BrandCRLIdentifier: e.brandCRLIdentifier(thumbs), PEThumb: e.peThumb(thumbs), BatchStatusSeq: batches}
 	for i, p := range payloads {
 		item := o.Items[i].Item
 		data.CapResItemSeq = append(data.CapResItemSeq, CapResItem{TransIDs: item.TransIDs, AuthRRPID: item.AuthRRPID, CapResPayload: p})

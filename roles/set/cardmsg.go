@@ -77,7 +77,7 @@ func (p *Purchase) OpenCardMessage(e *Endpoint, now time.Time, account *Account,
 	if err != nil {
 		return nil, protocol(err)
 	}
-	msg, signer, _, err := openedSigned[AcqCardCodeMsg](e, now, sd, pki.Pgwy)
+	msg, signer, _, err := openedSigned[AcqCardCodeMsg](e, now, sd, nil, pki.Pgwy)
 	if err != nil {
 		return nil, err
 	}

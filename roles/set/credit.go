@@ -89,7 +89,11 @@ func (a *Adjusted) asked() CurrencyAmount {
 
 // AdjustmentReq makes CapRevReq, CredReq or CredRevReq (SET §7.7).
 func (e *Endpoint) AdjustmentReq(now time.Time, r *AdjustmentRequest) ([]byte, error) {
-	data := CapRevOrCredReqData{CapRevOrCredRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), MThumbs: e.thumbs()}
+	gateway, err := pki.ParseCertificate(r.GatewayCert)
+	if err != nil {
+		return nil, err
+	}
+	data := CapRevOrCredReqData{CapRevOrCredRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), MThumbs: e.thumbs(gateway)}
 	var tokens CapTokenSeq
 	for _, a := range r.Items {
 		token, err := parseCapToken(a.CapToken)
@@ -106,8 +110,7 @@ func (e *Endpoint) AdjustmentReq(now time.Time, r *AdjustmentRequest) ([]byte, e
 	}
 	way := adjustments[r.Adjustment]
 	req := new(CapRevOrCredReq)
-	var err error
-	req.EncB, req.EncBX, err = sealTokens(e, way.types, way.typesX, data, tokens, r.Account, r.GatewayCert)
+	req.EncB, req.EncBX, err = sealTokens(e, way.types, way.typesX, data, tokens, r.Account, gateway)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +127,7 @@ func (e *Endpoint) OpenAdjustmentRes(now time.Time, r *AdjustmentRequest, b []by
 		return nil, err
 	}
 	res := cms.ContentInfo(**w.Message.adjustmentResponse(r.Adjustment))
-	data, gateway, _, err := openEnc[CapRevOrCredResData](e, now, way.typesBack, res, pki.Pgwy)
+	data, gateway, certs, err := openEnc[CapRevOrCredResData](e, now, way.typesBack, res, pki.Pgwy)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +149,9 @@ func (e *Endpoint) OpenAdjustmentRes(now time.Time, r *AdjustmentRequest, b []by
 		if err := known(p.Extensions); err != nil {
 			return nil, err
 		}
+	}
+	if err := e.learnGateway(now, data.PEThumb, gateway, certs); err != nil {
+		return nil, err
 	}
 	return &data, nil
 }
@@ -235,7 +241,7 @@ func (e *Endpoint) AdjustmentRes(now time.Time, o *OpenedAdjustment, payloads []
 		return nil, fmt.Errorf("%d results for %d items", len(payloads), len(o.Items))
 	}
 	thumbs := o.Data.MThumbs
-	data := CapRevOrCredResData{CapRevOrCredRRTags: o.Data.CapRevOrCredRRTags, BrandCRLIdentifier: e.brandCRLIdentifier(thumbs), BatchStatusSeq: batches}
+	data := CapRevOrCredResData{CapRevOrCredRRTags: o.Data.CapRevOrCredRRTags, BrandCRLIdentifier: e.brandCRLIdentifier(thumbs), PEThumb: e.peThumb(thumbs), BatchStatusSeq: batches}
 	for i, p := range payloads {
 		item := o.Items[i].Item
 		data.CapRevOrCredResItemSeq = append(data.CapRevOrCredResItemSeq, CapRevOrCredResItem{

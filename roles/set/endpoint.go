@@ -37,6 +37,10 @@ type Endpoint struct {
 
 	// Learnt, if there is one, is told the verifier that knows the revocation lists of an answer too.
 	Learnt func(*pki.Verifier)
+
+	// LearntGateway, if there is one, is told the key-exchange certificate that a gateway has in the place of the
+	// one that was asked, and the certificates that came with it: among them those of the CAs above.
+	LearntGateway func(cert *pki.Certificate, others []*pki.Certificate)
 }
 
 func random[T ~[20]byte]() T {
@@ -366,23 +370,24 @@ func decode(b []byte, v any) error {
 }
 
 // opened decodes and verifies S(signer, T) with a signer of one of the types wanted.
-func opened[T any](e *Endpoint, now time.Time, ci cms.ContentInfo, contentType asn1.ObjectIdentifier, want ...pki.Type) (v T, cert *pki.Certificate, certs []*pki.Certificate, err error) {
+func opened[T any](e *Endpoint, now time.Time, ci cms.ContentInfo, contentType asn1.ObjectIdentifier, held []*pki.Certificate, want ...pki.Type) (v T, cert *pki.Certificate, certs []*pki.Certificate, err error) {
 	sd, err := cms.ParseSigned(ci, contentType)
 	if err != nil {
 		return v, nil, nil, protocol(err)
 	}
-	return openedSigned[T](e, now, sd, want...)
+	return openedSigned[T](e, now, sd, held, want...)
 }
 
-func openedSigned[T any](e *Endpoint, now time.Time, sd *cms.SignedData, want ...pki.Type) (v T, cert *pki.Certificate, certs []*pki.Certificate, err error) {
+// openedSigned looks for the certificates that did not come along among those held.
+func openedSigned[T any](e *Endpoint, now time.Time, sd *cms.SignedData, held []*pki.Certificate, want ...pki.Type) (v T, cert *pki.Certificate, certs []*pki.Certificate, err error) {
 	if err = decode(sd.Content, &v); err != nil {
 		return v, nil, nil, err
 	}
-	own, err := e.informed(now, &v, sd)
+	own, err := e.informed(now, &v, sd, held...)
 	if err != nil {
 		return v, nil, nil, err
 	}
-	if cert, err = own.signer(now, sd, nil, want...); err != nil {
+	if cert, err = own.signer(now, sd, held, want...); err != nil {
 		return v, nil, nil, err
 	}
 	e.tell(own)

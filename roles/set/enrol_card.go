@@ -190,7 +190,7 @@ func (c *CardEnrolment) CertReq(e *Endpoint, now time.Time, answers []FieldText,
 		RequestType: c.typ, RequestDate: now.UTC().Truncate(time.Second), RegFormID: formID, RegForm: items,
 		CABackKeyData: &BackKeyData{BackAlgID: cms.AlgorithmIdentifier{Algorithm: oidAES256GCM}, BackKey: c.backKey},
 		PublicKeySorE: keys, EEThumb: renewed, Thumbs: c.thumbs,
-	}, AcctInfo{PANData0: &account}, packed, cms.WithPANData0, e.ownCertificates(nil), signers, c.exchange.X509)
+	}, AcctInfo{PANData0: &account}, packed, cms.WithPANData0, e.ownCertificates(nil), nil, signers, c.exchange.X509)
 	if err != nil {
 		return nil, err
 	}

@@ -187,7 +187,7 @@ func (m *MeAqEnrolment) certReq(e *Endpoint, data CertReqData, account *AcctData
 	packed := account.Pack()
 	defer clear(packed)
 	ci, err := cms.EncX(typesCertReqX, data, AcctInfo{AcctData: account}, packed, cms.WithAcctData, own,
-		signers, m.exchange.X509)
+		nil, signers, m.exchange.X509)
 	return &CertReq{EncX: &ci}, err
 }
 

@@ -125,7 +125,7 @@ type OpenedPCertReq struct {
 
 // OpenPCertReq verifies PCertReq.
 func (e *Endpoint) OpenPCertReq(now time.Time, w *MessageWrapper) (*OpenedPCertReq, error) {
-	data, merchant, _, err := opened[PCertReqData](e, now, cms.ContentInfo(*w.Message.PCertReq), ContentPCertReqData, pki.Mer)
+	data, merchant, _, err := opened[PCertReqData](e, now, cms.ContentInfo(*w.Message.PCertReq), ContentPCertReqData, nil, pki.Mer)
 	if err != nil {
 		return nil, err
 	}

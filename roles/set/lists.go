@@ -11,13 +11,13 @@ import (
 // Revocation lists travel in the answers of the payment messages: the BrandCRLIdentifier inside what is
 // signed, the CRLs beside the signature (SET §6.6). Each is signed by itself.
 
-// thumbs show which lists the endpoint knows; nil when it knows none.
-func (e *Endpoint) thumbs() *Thumbs {
+// thumbs show which lists the endpoint knows, and certificates that it has; nil when there are none.
+func (e *Endpoint) thumbs(certs ...*pki.Certificate) *Thumbs {
 	known := e.Verifier.Store()
-	if len(known.CRLs) == 0 && len(known.BCIs) == 0 {
+	if len(certs) == 0 && len(known.CRLs) == 0 && len(known.BCIs) == 0 {
 		return nil
 	}
-	thumbs := pki.NewThumbs(nil, known.CRLs, known.BCIs)
+	thumbs := pki.NewThumbs(certs, known.CRLs, known.BCIs)
 	return &thumbs
 }
 
@@ -37,6 +37,8 @@ func listsOf(content any) (bcis []der.Raw, ok bool) {
 	case *CapResData:
 		bci = c.BrandCRLIdentifier
 	case *CapRevOrCredResData:
+		bci = c.BrandCRLIdentifier
+	case *PResData:
 		bci = c.BrandCRLIdentifier
 	case *PCertResTBS:
 		return c.BrandCRLIdentifierSeq, true

@@ -23,7 +23,7 @@ type Purchase struct {
 	BIN          BIN
 	TransIDs     TransIDs // complete once PInitRes has come, or Start has been called
 	InitRRPID    RRPID
-	Thumbs       *Thumbs // of the lists that PInitReq said are known
+	Thumbs       *Thumbs // of the lists and certificates that PInitReq said are known
 	RRPID        RRPID   // of PReq
 	ChallC       Challenge
 	ChallM       *Challenge // nil without a PInit pair
@@ -40,6 +40,7 @@ type Purchase struct {
 type Offer struct {
 	Merchant *pki.Certificate
 	Gateway  *pki.Certificate
+	Others   []*pki.Certificate // among them those of the CAs above these
 }
 
 // Account is what a cardholder pays with. It is secret: Clear it after use.
@@ -76,9 +77,10 @@ func NewPurchase(m *Initiation, brand BrandID, bin BIN, language Language) (*Pur
 	}, nil
 }
 
-// InitReq makes PInitReq.
-func (p *Purchase) InitReq(e *Endpoint, now time.Time) ([]byte, error) {
-	p.Thumbs = e.thumbs()
+// InitReq makes PInitReq. It shows the thumbprints of the certificates held, which the answer then need not bring:
+// of gateways and of the CAs above merchants and gateways.
+func (p *Purchase) InitReq(e *Endpoint, now time.Time, held ...*pki.Certificate) ([]byte, error) {
+	p.Thumbs = e.thumbs(held...)
 	ids := &MessageIDs{LIDC: p.TransIDs.LIDC, LIDM: p.TransIDs.LIDM}
 	return e.wrap(now, ids, &p.InitRRPID, Message{PInitReq: &PInitReq{
 		RRPID: p.InitRRPID, Language: p.TransIDs.Language, LIDC: p.TransIDs.LIDC, LIDM: p.TransIDs.LIDM,
@@ -86,13 +88,14 @@ func (p *Purchase) InitReq(e *Endpoint, now time.Time) ([]byte, error) {
 	}})
 }
 
-// OpenInitRes checks PInitRes (SET §7.4) and takes the transaction's identifiers from it.
-func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte) (*Offer, error) {
+// OpenInitRes checks PInitRes (SET §7.4) and takes the transaction's identifiers from it. A certificate that the
+// request's thumbs showed is looked for among those held.
+func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte, held ...*pki.Certificate) (*Offer, error) {
 	w, err := e.receiveResponse(now, b, p.InitRRPID, PInitResType)
 	if err != nil {
 		return nil, err
 	}
-	data, merchant, certs, err := opened[PInitResData](e, now, cms.ContentInfo(*w.Message.PInitRes), ContentPInitResData, pki.Mer)
+	data, merchant, certs, err := opened[PInitResData](e, now, cms.ContentInfo(*w.Message.PInitRes), ContentPInitResData, held, pki.Mer)
 	if err != nil {
 		return nil, err
 	}
@@ -114,6 +117,7 @@ func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte) (*Offer, er
 	if err := errors.Join(w.checkIDs(*t), known(data.Extensions)); err != nil {
 		return nil, err
 	}
+	certs = append(certs, held...)
 	gateway, err := byThumb(certs, data.PEThumb)
 	if err != nil {
 		return nil, err
@@ -121,7 +125,7 @@ func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte) (*Offer, er
 	if err := e.validate(now, gateway, certs, pki.KeyExchange, pki.Pgwy); err != nil {
 		return nil, err
 	}
-	offer := &Offer{Merchant: merchant, Gateway: gateway}
+	offer := &Offer{Merchant: merchant, Gateway: gateway, Others: certs}
 	if err := p.accept(offer); err != nil {
 		return nil, err
 	}
@@ -245,7 +249,7 @@ func (p *Purchase) signed(e *Endpoint, gateway *pki.Certificate, oi OIData, acco
 	if err != nil {
 		return nil, err
 	}
-	signature, err := cms.SignDetached(ContentPITBS, PITBS{HPIData: hPIData, HOIData: hOIData}, e.ownCertificates(nil), e.cmsSigner())
+	signature, err := cms.SignDetached(ContentPITBS, PITBS{HPIData: hPIData, HOIData: hOIData}, e.ownCertificates(nil), nil, e.cmsSigner())
 	if err != nil {
 		return nil, err
 	}
@@ -335,7 +339,7 @@ func (p *Purchase) OpenResponse(e *Endpoint, now time.Time, b []byte) (*PResData
 }
 
 func (p *Purchase) openResult(e *Endpoint, now time.Time, w *MessageWrapper, ci cms.ContentInfo, rrpid RRPID, challenge Challenge) (*PResData, error) {
-	data, merchant, _, err := opened[PResData](e, now, ci, ContentPResData, pki.Mer)
+	data, merchant, _, err := opened[PResData](e, now, ci, ContentPResData, nil, pki.Mer)
 	if err != nil {
 		return nil, err
 	}

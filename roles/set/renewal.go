@@ -25,6 +25,38 @@ func (e *Endpoint) addressee(now time.Time, ci cms.ContentInfo) (*Endpoint, erro
 	return e, nil
 }
 
+// peThumb names the gateway's key-exchange certificate to a merchant whose thumbs do not show it (SET §7.4). The
+// certificate itself is beside the signature in any case.
+func (e *Endpoint) peThumb(thumbs *Thumbs) *CertThumb {
+	if thumbs.HasCert(e.ExchangeCert) {
+		return nil
+	}
+	thumb := e.ExchangeCert.CertThumb()
+	return &thumb
+}
+
+// learnGateway has the party keep the certificate that a gateway names in an answer, if it names one and it is its
+// own.
+func (e *Endpoint) learnGateway(now time.Time, thumb *CertThumb, signer *pki.Certificate, certs []*pki.Certificate) error {
+	if thumb == nil {
+		return nil
+	}
+	cert, err := byThumb(certs, *thumb)
+	if err != nil {
+		return err
+	}
+	if err := e.validate(now, cert, certs, pki.KeyExchange, pki.Pgwy); err != nil {
+		return err
+	}
+	if string(cert.X509.RawSubject) != string(signer.X509.RawSubject) {
+		return &ProtocolError{Code: InvalidCertificate, Thumb: thumb, Err: errors.New("the certificate is another gateway's")}
+	}
+	if e.LearntGateway != nil {
+		e.LearntGateway(cert, certs)
+	}
+	return nil
+}
+
 // notRevoked refuses certificates of the past that e knows to be revoked at present.
 func (former *Endpoint) notRevoked(e *Endpoint, now time.Time) error {
 	for _, c := range []*pki.Certificate{former.SignCert, former.ExchangeCert} {

@@ -47,9 +47,9 @@ func (s *Sale) AuthRevReq(e *Endpoint, now time.Time, r ReversalRequest) ([]byte
 	}
 	data := AuthRevReqData{
 		AuthRevTags: AuthRevTags{AuthRevRRTags: e.rrTags(now, r.RRPID, r.MerTermIDs), AuthRetNum: r.AuthRetNum},
-		MThumbs:     e.thumbs(), AuthNewAmt: r.NewAmount,
+		MThumbs:     e.thumbs(gateway), AuthNewAmt: r.NewAmount,
 	}
-	if data.AuthReqData, err = s.authReqData(e, now, r.Of); err != nil {
+	if data.AuthReqData, err = s.authReqData(e, now, gateway, r.Of); err != nil {
 		return nil, err
 	}
 	enc, err := encB(e, typesAuthRevReq, data, ContentAuthRevReqBaggage, baggage, nil, gateway)
@@ -78,17 +78,21 @@ func (s *Sale) OpenAuthRevRes(e *Endpoint, now time.Time, r ReversalRequest, b [
 	var data AuthRevResData
 	var baggage AuthRevResBaggage
 	var gateway *pki.Certificate
+	var certs []*pki.Certificate
 	if res := w.Message.AuthRevRes; res.EncB != nil {
 		baggage = res.EncB.Baggage
-		data, gateway, _, err = openEncB[AuthRevResData](e, now, typesAuthRevResB, *res.EncB, ContentAuthRevResBaggage, pki.Pgwy)
+		data, gateway, certs, err = openEncB[AuthRevResData](e, now, typesAuthRevResB, *res.EncB, ContentAuthRevResBaggage, pki.Pgwy)
 	} else {
-		data, gateway, _, err = openEnc[AuthRevResData](e, now, typesAuthRevRes, *res.Enc, pki.Pgwy)
+		data, gateway, certs, err = openEnc[AuthRevResData](e, now, typesAuthRevRes, *res.Enc, pki.Pgwy)
 	}
 	if err != nil {
 		return nil, err
 	}
 	err = errors.Join(checkGateway(s.GatewayCert, gateway), s.checkAuthRevRes(e, w, r, data))
 	if err != nil {
+		return nil, err
+	}
+	if err := e.learnGateway(now, data.PEThumb, gateway, certs); err != nil {
 		return nil, err
 	}
 	out := &Reversed{Code: data.AuthRevCode, Amount: data.AuthNewAmt, New: data.AuthResDataNew.AuthResPayloadNew}
@@ -225,8 +229,8 @@ type Reversal struct {
 func (e *Endpoint) AuthRevRes(now time.Time, o *OpenedAuthRevReq, r Reversal) ([]byte, error) {
 	data := AuthRevResData{
 		AuthRevCode: r.Code, AuthRevTags: o.Data.AuthRevTags, AuthNewAmt: r.Amount,
-		BrandCRLIdentifier: e.brandCRLIdentifier(o.Data.MThumbs),
-		AuthResDataNew:     AuthResDataNew{TransIDs: o.TransIDs(), AuthResPayloadNew: r.New},
+		BrandCRLIdentifier: e.brandCRLIdentifier(o.Data.MThumbs), PEThumb: e.peThumb(o.Data.MThumbs),
+		AuthResDataNew: AuthResDataNew{TransIDs: o.TransIDs(), AuthResPayloadNew: r.New},
 	}
 	baggage, err := e.authRevResBaggage(o, r)
 	if err != nil {

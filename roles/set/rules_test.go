@@ -157,7 +157,7 @@ func (tr *trade) overdrawn(t *testing.T, r set.AuthorizationRequest) set.Authori
 	*o.Token.RecurringCount = 2
 	pan := set.PANToken{PAN: o.PANData.PAN, CardExpiry: o.PANData.CardExpiry, ExNonce: set.NewNonce()}
 	token := must[cms.ContentInfo](t)(cms.EncX(cms.SignedEncrypted{TBE: set.ContentAuthTokenTBE, TBS: set.ContentAuthTokenTBS}, *o.Token, pan, pan.Pack(),
-		cms.WithPANToken, nil, []cms.Signer{{Key: tr.gateway.SignKey, Certificate: tr.gateway.SignCert.X509}}, tr.gateway.ExchangeCert.X509))
+		cms.WithPANToken, nil, nil, []cms.Signer{{Key: tr.gateway.SignKey, Certificate: tr.gateway.SignCert.X509}}, tr.gateway.ExchangeCert.X509))
 	r.AuthToken = must[[]byte](t)(der.Marshal(set.AuthToken(token)))
 	return r
 }

@@ -259,7 +259,7 @@ func (e *Endpoint) OpenInqReq(now time.Time, w *MessageWrapper) (*OpenedInqReq, 
 		q.Data = *unsigned
 	} else {
 		var err error
-		q.Data, q.Card, _, err = opened[InqReqData](e, now, *w.Message.InqReq.InqReqSigned, ContentInqReqData, pki.Card)
+		q.Data, q.Card, _, err = opened[InqReqData](e, now, *w.Message.InqReq.InqReqSigned, ContentInqReqData, nil, pki.Card)
 		if err != nil {
 			return nil, err
 		}

@@ -27,7 +27,7 @@ func openEnc[T any](e *Endpoint, now time.Time, types cms.SignedEncrypted, ci cm
 	if err != nil {
 		return t, nil, nil, protocol(err)
 	}
-	return openedSigned[T](e, now, sd, want)
+	return openedSigned[T](e, now, sd, nil, want)
 }
 
 // encB is EncB(s, r, t, b): t is linked to the baggage b, signed and encrypted; b travels beside it.
@@ -49,14 +49,13 @@ func openEncB[T, B any](e *Endpoint, now time.Time, types cms.SignedEncrypted, b
 	return linked.Value, signer, certs, protocol(linked.DD.Check(baggageType, b.Baggage))
 }
 
-// encBX is EncBX(s, r, t, b, p): encB with an account in the RSA block. The signature covers it too. A
-// detached signature has no lists beside it.
-func encBX[T, B any](e *Endpoint, types cms.SignedEncrypted, t T, baggageType asn1.ObjectIdentifier, b B, p PANToken, to *pki.Certificate) (EncBX[B], error) {
+// encBX is EncBX(s, r, t, b, p): encB with an account in the RSA block. The signature covers it too.
+func encBX[T, B any](e *Endpoint, types cms.SignedEncrypted, t T, baggageType asn1.ObjectIdentifier, b B, p PANToken, crls [][]byte, to *pki.Certificate) (EncBX[B], error) {
 	dd, err := cms.DD(baggageType, b)
 	if err != nil {
 		return EncBX[B]{}, err
 	}
-	ci, err := encX(e, types, cms.Linked[T]{Value: t, DD: dd}, p, e.ownCertificates(nil, e.ExchangeCert), to)
+	ci, err := encX(e, types, cms.Linked[T]{Value: t, DD: dd}, p, e.ownCertificates(nil, e.ExchangeCert), crls, to)
 	return EncBX[B]{EncX: ci, Baggage: b}, err
 }
 
@@ -71,8 +70,15 @@ func openEncBX[T, B any](e *Endpoint, now time.Time, types cms.SignedEncrypted, 
 	if err != nil {
 		return t, p, nil, nil, err
 	}
-	if signer, err = e.signerCertificate(now, sd, nil, want); err == nil {
+	informed, err := e.informed(now, &linked, sd)
+	if err == nil {
+		signer, err = informed.signerCertificate(now, sd, nil, want)
+	}
+	if err == nil {
 		err = verifyX(sd, linked, p, signer)
+	}
+	if err == nil {
+		e.tell(informed)
 	}
 	if err == nil {
 		certs, err = parseCertificates(sd.Certificates)
@@ -88,13 +94,13 @@ func openEncBX[T, B any](e *Endpoint, now time.Time, types cms.SignedEncrypted, 
 }
 
 // encX is EncX(s, r, t, p) with an account as p.
-func encX[T any](e *Endpoint, types cms.SignedEncrypted, t T, p PANToken, certs []*x509.Certificate, to *pki.Certificate) (cms.ContentInfo, error) {
+func encX[T any](e *Endpoint, types cms.SignedEncrypted, t T, p PANToken, certs []*x509.Certificate, crls [][]byte, to *pki.Certificate) (cms.ContentInfo, error) {
 	packed := p.Pack()
 	if packed == nil {
 		return cms.ContentInfo{}, errors.New("an account without card number or expiry")
 	}
 	defer clear(packed)
-	return cms.EncX(types, t, p, packed, cms.WithPANToken, certs, []cms.Signer{e.cmsSigner()}, to.X509)
+	return cms.EncX(types, t, p, packed, cms.WithPANToken, certs, crls, []cms.Signer{e.cmsSigner()}, to.X509)
 }
 
 // openEncX decrypts what encX made. The signature is still to be verified.

@@ -417,7 +417,7 @@ func TestForgeriesRefused(t *testing.T) {
 		},
 		"no certificate": func() (cms.ContentInfo, error) { return cms.Sign(set.ContentWalletBundle, b, nil, nil, good) },
 		"content type":   func() (cms.ContentInfo, error) { return cms.Sign(set.ContentPI, b, certs, nil, good) },
-		"no content":     func() (cms.ContentInfo, error) { return cms.SignDetached(set.ContentWalletBundle, b, certs, good) },
+		"no content":     func() (cms.ContentInfo, error) { return cms.SignDetached(set.ContentWalletBundle, b, certs, nil, good) },
 	} {
 		ci, err := make()
 		if err != nil {

@@ -141,7 +141,7 @@ func TestSignDetached(t *testing.T) {
 	key := ecKey(t, elliptic.P256())
 	cert := certify(t, 7, key)
 	v := order{Item: 3}
-	ci, err := cms.SignDetached(typeTBS, v, nil, cms.Signer{Key: key, Certificate: cert})
+	ci, err := cms.SignDetached(typeTBS, v, nil, nil, cms.Signer{Key: key, Certificate: cert})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func TestEncX(t *testing.T) {
 	to := cms.Recipient{Key: key, Certificate: certify(t, 9, key)}
 	signer := ecKey(t, elliptic.P256())
 	extra := order{Item: 99}
-	ci, err := cms.EncX(types, order{Item: 1}, extra, []byte("packed"), cms.WithPANToken, nil, []cms.Signer{{Key: signer}}, to.Certificate)
+	ci, err := cms.EncX(types, order{Item: 1}, extra, []byte("packed"), cms.WithPANToken, nil, nil, []cms.Signer{{Key: signer}}, to.Certificate)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,12 +77,12 @@ func Sign(contentType asn1.ObjectIdentifier, v any, certs []*x509.Certificate, c
 }
 
 // SignDetached is SET's SO: the signature alone, without v.
-func SignDetached(contentType asn1.ObjectIdentifier, v any, certs []*x509.Certificate, signers ...Signer) (ContentInfo, error) {
+func SignDetached(contentType asn1.ObjectIdentifier, v any, certs []*x509.Certificate, crls [][]byte, signers ...Signer) (ContentInfo, error) {
 	content, err := der.Marshal(v)
 	if err != nil {
 		return ContentInfo{}, err
 	}
-	return sign(contentType, content, true, certs, nil, signers)
+	return sign(contentType, content, true, certs, crls, signers)
 }
 
 func sign(contentType asn1.ObjectIdentifier, content []byte, detached bool, certs []*x509.Certificate, crls [][]byte, signers []Signer) (ContentInfo, error) {

@@ -73,8 +73,8 @@ type Pair[T, P any] struct {
 
 // EncX is SET's EncX(s, r, t, p): t signed together with p, t encrypted for the certificate, and p, packed,
 // in the RSA block.
-func EncX[T, P any](types SignedEncrypted, t T, p P, packed []byte, bc BlockContents, certs []*x509.Certificate, s []Signer, to *x509.Certificate) (ContentInfo, error) {
-	signature, err := SignDetached(types.TBS, Pair[T, P]{t, p}, certs, s...)
+func EncX[T, P any](types SignedEncrypted, t T, p P, packed []byte, bc BlockContents, certs []*x509.Certificate, crls [][]byte, s []Signer, to *x509.Certificate) (ContentInfo, error) {
+	signature, err := SignDetached(types.TBS, Pair[T, P]{t, p}, certs, crls, s...)
 	if err != nil {
 		return ContentInfo{}, err
 	}
