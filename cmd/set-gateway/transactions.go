@@ -39,7 +39,7 @@ func transactions(c *urfave.Context) (err error) {
 	}
 	var rows [][]string
 	for _, t := range list {
-		rows = append(rows, []string{t.Time.Format(time.RFC3339), t.XID.String(), string(t.Merchant), t.Card, t.Amount, t.Authorized, t.Captured, t.Credited, t.State, t.Issuer, t.Code, t.Approval, t.RRN})
+		rows = append(rows, []string{t.Time.Format(time.RFC3339), t.XID.String(), string(t.Merchant), t.Card, string(t.Cardholder), t.Amount, t.Authorized, t.Captured, t.Credited, t.State, t.Issuer, t.Code, t.Approval, t.RRN})
 	}
-	return cli.Table(c.App.Writer, []string{"TIME", "XID", "MERCHANT", "CARD", "AMOUNT", "AUTHORIZED", "CAPTURED", "CREDITED", "STATE", "ISSUER", "CODE", "APPROVAL", "RRN"}, rows)
+	return cli.Table(c.App.Writer, []string{"TIME", "XID", "MERCHANT", "CARD", "CARDHOLDER", "AMOUNT", "AUTHORIZED", "CAPTURED", "CREDITED", "STATE", "ISSUER", "CODE", "APPROVAL", "RRN"}, rows)
 }

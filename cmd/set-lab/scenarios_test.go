@@ -44,6 +44,7 @@ type scenarioWorld struct {
 //	                              waits until the account has changed so, since the script began
 //	captures MODE                 has the merchant capture so until the script ends, instead of by hand
 //	halt PARTY, start PARTY       ends and starts a server
+//	logged PARTY TEXT             waits until the log of a server that runs has this text
 //	pay-unsigned                  pays as a cardholder who has no certificate
 //	officer ARGUMENT...           set-ca with the tokens of root and brand CA, out of the safe
 //	pay-without PARTY             pays, but the server ends while the cardholder thinks about it: exit code 4
@@ -67,7 +68,7 @@ func TestScenarios(t *testing.T) {
 			"order": w.cmdOrder, "await": w.cmdAwait, "balance": w.cmdBalance, "captures": w.cmdCaptures,
 			"xid": take("XID", `"xid": "([0-9a-f]{40})"`), "batch": take("BATCH", `Batch +([0-9]+)`),
 			"request": take("REQUEST", `"id": "([0-9a-f]+)"`), "serial": take("SERIAL", `([0-9a-f]+)`),
-			"halt": w.cmdHalt, "start": w.cmdStart, "pay-without": w.cmdPayWithout,
+			"halt": w.cmdHalt, "logged": w.cmdLogged, "start": w.cmdStart, "pay-without": w.cmdPayWithout,
 		},
 	})
 	t.Run("office", w.testOffice)
@@ -300,6 +301,14 @@ func (w *scenarioWorld) cmdHalt(ts *testscript.TestScript, neg bool, args []stri
 				t.Error(err)
 			}
 		}
+	})
+}
+
+func (w *scenarioWorld) cmdLogged(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2, "logged PARTY TEXT")
+	w.until(ts, func() (string, bool, error) {
+		log, err := os.ReadFile(w.path("log", args[0]+".log"))
+		return "the log of " + args[0] + " has no " + strconv.Quote(args[1]), bytes.Contains(log, []byte(args[1])), err
 	})
 }
 

@@ -41,12 +41,13 @@ func orders(c *urfave.Context) error {
 		}
 		var rows [][]string
 		for _, o := range list {
-			row := []string{strconv.FormatInt(o.Number, 10), o.Created.Format("2006-01-02 15:04"), o.Total, string(o.State), "", "", "", ""}
+			row := []string{strconv.FormatInt(o.Number, 10), o.Created.Format("2006-01-02 15:04"), "", o.Total, string(o.State), "", "", "", ""}
 			if p := o.Payment; p != nil {
-				copy(row[4:], []string{p.AuthorizedAmount.String(), p.CapturedAmount.String(), p.RefundedAmount.String(), string(p.Pending)})
+				row[2] = string(p.Cardholder)
+				copy(row[5:], []string{p.AuthorizedAmount.String(), p.CapturedAmount.String(), p.RefundedAmount.String(), string(p.Pending)})
 			}
 			rows = append(rows, row)
 		}
-		return cli.Table(c.App.Writer, []string{"ORDER", "TIME (UTC)", "TOTAL", "STATE", "AUTHORIZED", "CAPTURED", "REFUNDED", "PENDING"}, rows)
+		return cli.Table(c.App.Writer, []string{"ORDER", "TIME (UTC)", "CARDHOLDER", "TOTAL", "STATE", "AUTHORIZED", "CAPTURED", "REFUNDED", "PENDING"}, rows)
 	})
 }

@@ -70,6 +70,7 @@ func (g *Gateway) newRecord(o *set.OpenedAuthReq, now time.Time, request []byte)
 		merchant: set.MerchantID(o.Merchant.Merchant.MerchantID), rrpid: tags.AuthRRTags.RRPID, digest: sha256.Sum256(request),
 		xid: tags.TransIDs.XID, transIDs: ids, piDigest: o.HPIData, currency: o.Data.AuthReqItem.AuthReqPayload.AuthReqAmt.Currency,
 		terminal: terminal(tags.AuthRRTags.MerTermIDs), trace: finnet.NewTrace(g.Acquirer, now), created: now, sale: notSale,
+		cardholder: o.Cardholder(),
 	}, nil
 }
 

@@ -504,7 +504,7 @@ func TestTransactions(t *testing.T) {
 	l.wantState(t, "captured approved acknowledged")
 	got := must[[]gateway.Transaction](t)(gateway.Transactions(t.Context(), l.db, l.sealer, 10))
 	want := []gateway.Transaction{{
-		XID: o.sale.TransIDs.XID, Merchant: "M-0001", Card: "**** 1111", State: "captured", Issuer: "acknowledged", Code: "approved", Approval: "A12345",
+		XID: o.sale.TransIDs.XID, Merchant: "M-0001", Card: "**** 1111", Cardholder: set.CardholderCertified, State: "captured", Issuer: "acknowledged", Code: "approved", Approval: "A12345",
 		Amount: "42.50 USD", Authorized: "42.50 USD", Captured: "40.00 USD",
 	}}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(gateway.Transaction{}, "RRN", "Time")); diff != "" {

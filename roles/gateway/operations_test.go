@@ -275,9 +275,12 @@ func TestUnsignedPurchase(t *testing.T) {
 		l.start(t, nil)
 		l.card.Endpoint = l.Endpoint(t) // no certificate
 		if !required {
-			o := l.order(t, l.merchant)
+			o := l.orderOn(t, l.merchant, set.Instalments(2))
+			o.auth.Amount = usd(1000)
 			o.authorize(t, set.AuthApproved)
-			o.wantCapture(t, o.capture(price), set.CapSuccess)
+			o.wantCapture(t, o.capture(usd(1000)), set.CapSuccess)
+			o.next(usd(1000)).authorize(t, set.AuthApproved)
+			l.wantCardholder(t, set.CardholderUnsigned, set.CardholderUnsigned)
 			continue
 		}
 		// Wallet and merchant refuse by themselves: so this merchant has an unsigned purchase from elsewhere.
@@ -288,6 +291,25 @@ func TestUnsignedPurchase(t *testing.T) {
 		o.lab, o.sale.GatewayCert = l, l.endpoint.ExchangeCert.X509.Raw
 		o.authorize(t, set.AuthSignatureRequired)
 		l.wantCounts(t, 0, 0, 0, 0)
+		l.wantCardholder(t, set.CardholderUnsigned)
+		l.card = l.Card(t, pan)
+		o = l.orderOn(t, l.merchant, set.Instalments(2))
+		o.auth.Amount = usd(1000)
+		o.authorize(t, set.AuthApproved)
+		o.next(usd(1000)).authorize(t, set.AuthApproved)
+		l.wantCardholder(t, set.CardholderCertified, set.CardholderCertified, set.CardholderUnsigned)
+	}
+}
+
+// wantCardholder wants the gateway to say of its authorizations, the latest first, how the cardholder is known.
+func (l *lab) wantCardholder(t *testing.T, want ...set.Cardholder) {
+	t.Helper()
+	var got []set.Cardholder
+	for _, tr := range must[[]gateway.Transaction](t)(gateway.Transactions(t.Context(), l.db, l.sealer, 100)) {
+		got = append(got, tr.Cardholder)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("cardholders (-want +got):\n%s", diff)
 	}
 }
 

@@ -104,7 +104,7 @@ func (g *Gateway) neverMade(o *set.OpenedAuthRevReq) *record {
 	return &record{
 		merchant: set.MerchantID(o.Merchant.Merchant.MerchantID), rrpid: o.RRPID, xid: o.TransIDs().XID, piDigest: o.Of.HPIData,
 		currency: o.Data.AuthNewAmt.Currency, trace: finnet.NewTrace(g.Acquirer, now), created: now,
-		state: set.StateReversed, code: set.AuthNoReply, sale: notSale,
+		state: set.StateReversed, code: set.AuthNoReply, sale: notSale, cardholder: o.Of.Cardholder(),
 	}
 }
 

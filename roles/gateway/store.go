@@ -57,9 +57,10 @@ type record struct {
 	authorized int64 // what of it stands
 	captured   int64
 	credited   int64
-	capture    int64       // number of the entry of the capture that stands; 0: none
-	settled    bool        // the batch of the capture is closed
-	spent      bool        // its payment instructions are used up
+	capture    int64 // number of the entry of the capture that stands; 0: none
+	settled    bool  // the batch of the capture is closed
+	spent      bool  // its payment instructions are used up
+	cardholder set.Cardholder
 	sale       set.CapCode // of a capture at once, or notSale
 }
 
@@ -124,7 +125,7 @@ var (
 
 const columns = `merchant, rrpid, request_digest, xid, pi_digest, account, bin, trans_ids, code, approval, terminal,
 	acquirer, stan, rrn, transmission, created_ms, currency, amount,
-	state, authorized, captured, credited, capture, spent, sale`
+	state, authorized, captured, credited, capture, spent, sale, cardholder`
 
 // settledColumn tells whether the batch of the standing capture is closed.
 const settledColumn = `(SELECT COUNT(*) FROM entry JOIN batch ON batch.merchant = entry.merchant AND batch.id = entry.batch
@@ -147,16 +148,35 @@ func insert(ctx context.Context, tx *sql.Tx, r *record) error {
 	default:
 		return errDecided
 	}
+	if r.cardholder == "" {
+		if r.cardholder, err = knownCardholder(ctx, tx, r); err != nil {
+			return err
+		}
+	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO auth (`+columns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)`,
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)`,
 		string(r.merchant), r.rrpid[:], r.digest[:], r.xid[:], notNil(r.piDigest), notNil(r.account), r.bin, notNil(r.transIDs),
 		int64(r.code), r.approval, r.terminal, string(r.trace.Acquirer), r.trace.STAN, r.trace.RRN, r.trace.Transmission,
 		r.created.UnixMilli(), int64(r.currency), r.amount,
-		string(r.state), r.authorized, r.captured, r.credited, r.capture, number(r.spent), int64(r.sale))
+		string(r.state), r.authorized, r.captured, r.credited, r.capture, number(r.spent), int64(r.sale), string(r.cardholder))
 	if err != nil {
 		return fmt.Errorf("keep an authorization request: %w", err)
 	}
 	return nil
+}
+
+// knownCardholder tells how the cardholder is known by the payment instructions for which a token stands: "" when
+// they are from before this was kept.
+func knownCardholder(ctx context.Context, tx *sql.Tx, r *record) (c set.Cardholder, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT cardholder FROM auth WHERE xid = $1 AND merchant = $2 AND cardholder <> '' ORDER BY created_ms LIMIT 1`,
+		r.xid[:], string(r.merchant)).Scan((*string)(&c))
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("look for the first authorization of the purchase: %w", err)
+	}
+	return c, nil
 }
 
 // notNil keeps an empty value from becoming NULL.
@@ -221,7 +241,7 @@ func scan(row interface{ Scan(...any) error }) (*record, error) {
 	var code, currency, created, sale, spent, settled int64
 	err := row.Scan((*string)(&r.merchant), &rrpid, &digest, &xid, &r.piDigest, &r.account, &r.bin, &r.transIDs, &code, &r.approval,
 		&r.terminal, (*string)(&r.trace.Acquirer), &r.trace.STAN, &r.trace.RRN, &r.trace.Transmission, &created, &currency, &r.amount,
-		(*string)(&r.state), &r.authorized, &r.captured, &r.credited, &r.capture, &spent, &sale, &settled)
+		(*string)(&r.state), &r.authorized, &r.captured, &r.credited, &r.capture, &spent, &sale, (*string)(&r.cardholder), &settled)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errNoRecord
 	}

@@ -32,7 +32,8 @@ type Transaction struct {
 	Merchant   set.MerchantID `json:"merchant"`
 	RRN        string         `json:"rrn"` // reference at the issuer
 	Time       time.Time      `json:"time"`
-	Card       string         `json:"card"` // masked; empty when the issuer was not asked
+	Card       string         `json:"card"`       // masked; empty when the issuer was not asked
+	Cardholder set.Cardholder `json:"cardholder"` // empty for what was authorized before this was kept
 	State      string         `json:"state"`
 	Issuer     string         `json:"issuer"`     // of what it was told since: pending, acknowledged or refused; empty when that is nothing
 	Code       string         `json:"code"`       // AuthCode
@@ -77,7 +78,7 @@ func Transactions(ctx context.Context, db *sqldb.DB, s Sealer, limit int) ([]Tra
 
 func (r *record) transaction(entries []*entry) Transaction {
 	t := Transaction{
-		XID: r.xid, Merchant: r.merchant, RRN: r.trace.RRN, Time: r.created.UTC(), State: string(r.state), Issuer: answeredSoFar(entries),
+		XID: r.xid, Merchant: r.merchant, RRN: r.trace.RRN, Time: r.created.UTC(), Cardholder: r.cardholder, State: string(r.state), Issuer: answeredSoFar(entries),
 		Code: r.code.String(), Approval: r.approval, Amount: r.money(r.amount).String(),
 		Captured: r.some(r.captured), Credited: r.some(r.credited),
 	}

@@ -37,12 +37,26 @@ type known struct {
 	gateways []Gateway
 	revoked  []error       // by gateway: why none of its certificates is relied on, nil if they are
 	learnt   chan struct{} // gets a value when there are lists to store
+	heard    chan heard    // gets the certificates that gateways name in their answers
 }
 
-// endpoint is the merchant's side of the protocol as it is at present, which keeps the revocation lists that answers bring.
+// heard is a gateway's certificate, with others that came with it.
+type heard struct {
+	cert   *pki.Certificate
+	others []*pki.Certificate
+}
+
+// endpoint is the merchant's side of the protocol as it is at present, which keeps the revocation lists that answers
+// bring, and the certificates that gateways have meanwhile.
 func (m *Merchant) endpoint() *set.Endpoint {
 	e := *m.current.Load()
 	e.Learnt = m.learn
+	e.LearntGateway = func(cert *pki.Certificate, others []*pki.Certificate) {
+		select {
+		case m.known.heard <- heard{cert, others}:
+		default: // it comes again: the thumbs of the next request show what is not known
+		}
+	}
 	return &e
 }
 
@@ -143,6 +157,10 @@ func (m *Merchant) keepGateways(ctx context.Context) {
 			if err := m.storeLists(ctx); err != nil && ctx.Err() == nil {
 				m.Log.Error("lists of what is revoked cannot be stored", "error", err)
 			}
+		case h := <-m.known.heard:
+			if err := m.replaceGateway(ctx, h); err != nil && ctx.Err() == nil {
+				m.Log.Error("the new certificate of a gateway cannot be stored", "error", err)
+			}
 		case <-due.C:
 			pause := m.refreshPause(m.Now())
 			if err := m.RefreshGateways(ctx); err != nil {
@@ -221,8 +239,14 @@ func (m *Merchant) refreshGateway(ctx context.Context, i int) error {
 	case certs.Items[0].Code != set.PCertSuccess:
 		return fmt.Errorf("gateway %s has no certificate for brand %s: %v", g.URL, brand, certs.Items[0].Code)
 	}
-	next := Gateway{Certificate: certs.Items[0].Certificate, Chain: authorities(slices.Concat(certs.Above, g.Chain)), URL: g.URL}
-	if err := m.storeGateway(ctx, brand, m.Gateways[i].Certificate, next); err != nil {
+	return m.setGateway(ctx, i, g, heard{certs.Items[0].Certificate, certs.Above})
+}
+
+// setGateway has the certificate of gateway i, which is g so far, in the place of the former one. The caller holds
+// m.known.asking.
+func (m *Merchant) setGateway(ctx context.Context, i int, g Gateway, h heard) error {
+	next := Gateway{Certificate: h.cert, Chain: authorities(slices.Concat(h.others, g.Chain)), URL: g.URL}
+	if err := m.storeGateway(ctx, set.BrandID(g.Certificate.Brand()), m.Gateways[i].Certificate, next); err != nil {
 		return err
 	}
 	m.known.mu.Lock()
@@ -230,6 +254,25 @@ func (m *Merchant) refreshGateway(ctx context.Context, i int) error {
 	m.known.mu.Unlock()
 	if next.Certificate.Thumbprint() != g.Certificate.Thumbprint() {
 		m.Log.Info("the gateway has a new certificate", "certificate", next.Certificate.String(), "gateway", g.URL)
+	}
+	return nil
+}
+
+// replaceGateway takes the certificate that a gateway has named in an answer, unless one as new is known.
+func (m *Merchant) replaceGateway(ctx context.Context, h heard) error {
+	m.known.asking.Lock()
+	defer m.known.asking.Unlock()
+	for i := range m.Gateways {
+		m.known.mu.Lock()
+		g := m.known.gateways[i]
+		m.known.mu.Unlock()
+		known, cert := g.Certificate.X509, h.cert.X509
+		if string(known.RawSubject) != string(cert.RawSubject) || bytes.Equal(known.Raw, cert.Raw) || cert.NotBefore.Before(known.NotBefore) {
+			continue
+		}
+		if err := m.setGateway(ctx, i, g, h); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -100,6 +100,37 @@ func TestGatewayCertificateRenewed(t *testing.T) {
 	})
 }
 
+// A gateway that has renewed says so in its answer to a payment; the merchant offers the new certificate from then on,
+// also after a restart.
+func TestGatewayNamesItsCertificate(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		poll(t, "the gateway is asked at the start", func() bool {
+			asked := false
+			w.gateway.set(func() { asked = w.gateway.certAsked > 0 })
+			return asked
+		})
+		renewed := w.Renewed(t, w.gateway.e)
+		w.gateway.set(func() { w.gateway.e = renewed })
+		order := w.order(t)
+		card := w.card(t, firstPAN)
+		wantAuth(t, w.wake(t, card, order.ID).pay(t), set.AuthApproved)
+		w.await(t, order.ID, merchant.OrderCaptured)
+		offered := func() bool {
+			c := w.wake(t, card, w.order(t).ID)
+			if err := c.initiate(t); err != nil {
+				t.Fatal(err)
+			}
+			return bytes.Equal(c.purchase.GatewayCert, renewed.ExchangeCert.X509.Raw)
+		}
+		poll(t, "the renewed certificate is offered", offered)
+		w.gateway.behave(away)
+		w.restart(t)
+		if !offered() {
+			t.Error("after a restart the former certificate is offered")
+		}
+	})
+}
+
 // A merchant renews while it serves. It signs with the new key from then on, and reads the answer to a request from
 // before, which the gateway sends again as it was.
 func TestOwnRenewal(t *testing.T) {

@@ -91,7 +91,7 @@ func New(c Config) (*Merchant, error) {
 	m.current.Store(c.Endpoint)
 	m.outcomes.next = make(chan struct{})
 	m.known = known{
-		gateways: slices.Clone(c.Gateways), revoked: make([]error, len(c.Gateways)), learnt: make(chan struct{}, 1),
+		gateways: slices.Clone(c.Gateways), revoked: make([]error, len(c.Gateways)), learnt: make(chan struct{}, 1), heard: make(chan heard, 1),
 	}
 	if err := checkOwnCertificates(c.Endpoint, c.Now()); err != nil {
 		return nil, err

@@ -63,7 +63,7 @@ func TestPurchase(t *testing.T) {
 		got.Authorized, got.Captured, got.Authorizations = nil, nil, nil
 		all := merchant.Money{Currency: "EUR", Minor: 4250}
 		if diff := cmp.Diff(merchant.Payment{
-			XID: c.purchase.TransIDs.XID, AuthCode: "approved", ApprovalCode: "A12345", Capture: merchant.CaptureDone, CapCode: "success",
+			XID: c.purchase.TransIDs.XID, Cardholder: set.CardholderCertified, AuthCode: "approved", ApprovalCode: "A12345", Capture: merchant.CaptureDone, CapCode: "success",
 			AuthorizedAmount: all, CapturedAmount: all, RefundedAmount: merchant.Money{Currency: "EUR"}, Possible: []string{"void", "refund"},
 		}, got, cmpopts.IgnoreUnexported(merchant.Money{})); diff != "" {
 			t.Errorf("payment (-want +got):\n%s", diff)

@@ -65,14 +65,15 @@ const (
 
 // Payment is what is known of the payment of an order. What it says of one authorization is of the last one.
 type Payment struct {
-	XID          set.XID      `json:"xid"`
-	AuthCode     string       `json:"authCode,omitempty"`
-	ApprovalCode string       `json:"approvalCode,omitempty"` // the issuer's
-	Authorized   *time.Time   `json:"authorized,omitempty"`   // when the gateway's answer came
-	Capture      CaptureState `json:"capture,omitempty"`
-	CapCode      string       `json:"capCode,omitempty"`
-	Captured     *time.Time   `json:"captured,omitempty"`
-	Failure      string       `json:"failure,omitempty"` // why there is no result
+	XID          set.XID        `json:"xid"`
+	Cardholder   set.Cardholder `json:"cardholder"` // how it is known who pays
+	AuthCode     string         `json:"authCode,omitempty"`
+	ApprovalCode string         `json:"approvalCode,omitempty"` // the issuer's
+	Authorized   *time.Time     `json:"authorized,omitempty"`   // when the gateway's answer came
+	Capture      CaptureState   `json:"capture,omitempty"`
+	CapCode      string         `json:"capCode,omitempty"`
+	Captured     *time.Time     `json:"captured,omitempty"`
+	Failure      string         `json:"failure,omitempty"` // why there is no result
 
 	AuthorizedAmount Money           `json:"authorizedAmount"` // of all authorizations that stand, captured or not
 	CapturedAmount   Money           `json:"capturedAmount"`
@@ -111,7 +112,7 @@ type RefundRow struct {
 }
 
 func (s *sale) payment(pending Kind) *Payment {
-	p := &Payment{XID: s.xid, Pending: pending, Trouble: s.Trouble, Possible: s.possible(time.Now())}
+	p := &Payment{XID: s.xid, Cardholder: s.Sale.Cardholder(), Pending: pending, Trouble: s.Trouble, Possible: s.possible(time.Now())}
 	authorized, captured, refunded := s.sums()
 	p.AuthorizedAmount, p.CapturedAmount, p.RefundedAmount = money(authorized), money(captured), money(refunded)
 	for _, a := range s.Authorizations {

@@ -34,6 +34,14 @@ type OpenedAuthReq struct {
 	own     *Endpoint          // for which the payment instructions are encrypted
 }
 
+// Cardholder tells how the cardholder is known; "" with a token, which stands for what was opened before.
+func (o *OpenedAuthReq) Cardholder() Cardholder {
+	if o.Token != nil {
+		return ""
+	}
+	return cardholder(o.Card != nil)
+}
+
 // Clear overwrites the card data.
 func (o *OpenedAuthReq) Clear() { o.PANData.Clear() }
 

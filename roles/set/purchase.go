@@ -40,7 +40,7 @@ type Purchase struct {
 type Offer struct {
 	Merchant *pki.Certificate
 	Gateway  *pki.Certificate
-	Others   []*pki.Certificate // among them those of the CAs above these
+	Others   []*pki.Certificate // that came along: among them those of the CAs above these
 }
 
 // Account is what a cardholder pays with. It is secret: Clear it after use.
@@ -117,12 +117,12 @@ func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte, held ...*pk
 	if err := errors.Join(w.checkIDs(*t), known(data.Extensions)); err != nil {
 		return nil, err
 	}
-	certs = append(certs, held...)
-	gateway, err := byThumb(certs, data.PEThumb)
+	all := slices.Concat(certs, held)
+	gateway, err := byThumb(all, data.PEThumb)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.validate(now, gateway, certs, pki.KeyExchange, pki.Pgwy); err != nil {
+	if err := e.validate(now, gateway, all, pki.KeyExchange, pki.Pgwy); err != nil {
 		return nil, err
 	}
 	offer := &Offer{Merchant: merchant, Gateway: gateway, Others: certs}
@@ -329,17 +329,18 @@ func sealPI(gateway *pki.Certificate, head PIHead, oi OIData, contentType, accou
 	return cms.Encrypt(gateway.X509, contentType, tbe, bc, packed)
 }
 
-// OpenResponse checks PRes and gives what became of the purchase.
-func (p *Purchase) OpenResponse(e *Endpoint, now time.Time, b []byte) (*PResData, error) {
+// OpenResponse checks PRes and gives what became of the purchase. By the certificates held, of CAs, the revocation
+// lists that it brings are verified.
+func (p *Purchase) OpenResponse(e *Endpoint, now time.Time, b []byte, held ...*pki.Certificate) (*PResData, error) {
 	w, err := e.receiveResponse(now, b, p.RRPID, PResType)
 	if err != nil {
 		return nil, err
 	}
-	return p.openResult(e, now, w, cms.ContentInfo(*w.Message.PRes), p.RRPID, p.ChallC)
+	return p.openResult(e, now, w, cms.ContentInfo(*w.Message.PRes), p.RRPID, p.ChallC, held)
 }
 
-func (p *Purchase) openResult(e *Endpoint, now time.Time, w *MessageWrapper, ci cms.ContentInfo, rrpid RRPID, challenge Challenge) (*PResData, error) {
-	data, merchant, _, err := opened[PResData](e, now, ci, ContentPResData, nil, pki.Mer)
+func (p *Purchase) openResult(e *Endpoint, now time.Time, w *MessageWrapper, ci cms.ContentInfo, rrpid RRPID, challenge Challenge, held []*pki.Certificate) (*PResData, error) {
+	data, merchant, _, err := opened[PResData](e, now, ci, ContentPResData, held, pki.Mer)
 	if err != nil {
 		return nil, err
 	}
@@ -400,11 +401,11 @@ func (p *Purchase) InqReq(e *Endpoint, now time.Time) (*Inquiry, []byte, error) 
 	return q, b, err
 }
 
-// OpenInqRes checks InqRes and gives what became of the purchase.
-func (p *Purchase) OpenInqRes(e *Endpoint, now time.Time, q *Inquiry, b []byte) (*PResData, error) {
+// OpenInqRes checks InqRes and gives what became of the purchase, as OpenResponse does.
+func (p *Purchase) OpenInqRes(e *Endpoint, now time.Time, q *Inquiry, b []byte, held ...*pki.Certificate) (*PResData, error) {
 	w, err := e.receiveResponse(now, b, q.RRPID, InqResType)
 	if err != nil {
 		return nil, err
 	}
-	return p.openResult(e, now, w, cms.ContentInfo(*w.Message.InqRes), q.RRPID, q.ChallC)
+	return p.openResult(e, now, w, cms.ContentInfo(*w.Message.InqRes), q.RRPID, q.ChallC, held)
 }

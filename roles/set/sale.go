@@ -31,6 +31,7 @@ type Sale struct {
 	ChallM   *Challenge
 	BrandID  BrandID
 	BIN      BIN
+	Thumbs   *Thumbs // of the revocation lists that the cardholder knows since PInitRes; nil for none
 
 	// From PReq.
 	RRPID   RRPID
@@ -39,6 +40,26 @@ type Sale struct {
 	HOD     []byte // DER of DD(HODInput), computed from the merchant's own order
 	Card    []byte // DER of the subject name of the cardholder's certificate, which is blind; nil if unsigned
 }
+
+// Cardholder tells how the cardholder is known who made a payment. An unsigned one says nothing of who made it:
+// anyone who knows the card number can (W-PU1).
+type Cardholder string
+
+// How a cardholder is known.
+const (
+	CardholderCertified Cardholder = "certified" // by a signature under a cardholder's certificate
+	CardholderUnsigned  Cardholder = "unsigned"
+)
+
+func cardholder(signed bool) Cardholder {
+	if signed {
+		return CardholderCertified
+	}
+	return CardholderUnsigned
+}
+
+// Cardholder tells how the cardholder is known whose purchase request was taken.
+func (s *Sale) Cardholder() Cardholder { return cardholder(s.Card != nil) }
 
 // ErrOrder tells that the cardholder signed another order than the merchant's: PRes says orderRejected.
 var ErrOrder = errors.New("the order that the cardholder signed is not this merchant's order")
@@ -65,7 +86,7 @@ func (s *Sale) InitRes(e *Endpoint, now time.Time, req *PInitReq, gateway *pki.C
 	}
 	challM := NewChallenge()
 	s.ChallC, s.ChallM, s.BrandID, s.BIN = req.ChallC, &challM, req.BrandID, req.BIN
-	s.GatewayCert = gateway.X509.Raw
+	s.GatewayCert, s.Thumbs = gateway.X509.Raw, e.thumbs()
 	data := PInitResData{
 		TransIDs: s.TransIDs, RRPID: req.RRPID, ChallC: s.ChallC, ChallM: challM,
 		BrandCRLIdentifier: e.brandCRLIdentifier(req.Thumbs), PEThumb: gateway.CertThumb(), Thumbs: req.Thumbs,
@@ -238,8 +259,13 @@ func (s *Sale) PRes(e *Endpoint, now time.Time, payloads ...PResPayload) ([]byte
 	return e.wrap(now, s.TransIDs.messageIDs(), &s.RRPID, Message{PRes: &res})
 }
 
+// result brings the revocation lists that are newer than those of PInitRes: nothing else shows which ones the
+// cardholder knows.
 func (s *Sale) result(e *Endpoint, rrpid RRPID, challenge Challenge, payloads []PResPayload) (cms.ContentInfo, error) {
-	return e.sign(ContentPResData, PResData{TransIDs: s.TransIDs, RRPID: rrpid, ChallC: challenge, PResPayloadSeq: payloads}, nil)
+	data := PResData{
+		TransIDs: s.TransIDs, RRPID: rrpid, ChallC: challenge, BrandCRLIdentifier: e.brandCRLIdentifier(s.Thumbs), PResPayloadSeq: payloads,
+	}
+	return cms.Sign(ContentPResData, data, e.ownCertificates(nil), e.crls(s.Thumbs), e.cmsSigner())
 }
 
 // OpenedInqReq is an inquiry whose signature verifies, or that has none.

@@ -38,8 +38,9 @@ type EnrolledCard struct {
 // Masked is the card number as a receipt may show it.
 func (c *EnrolledCard) Masked() string { return "**** " + c.Last4 }
 
-// endpoint is the cardholder's side of the protocol. Without a smart card it can only verify.
-func (c *EnrolledCard) endpoint(w *Wallet, card Card) (*set.Endpoint, error) {
+// endpoint is the cardholder's side of the protocol, which keeps the revocation lists that answers bring. Without a
+// smart card it can only verify.
+func (c *EnrolledCard) endpoint(ctx context.Context, w *Wallet, card Card) (*set.Endpoint, error) {
 	v, err := pki.NewVerifier([]*pki.Certificate{c.root}, pki.Options{Store: c.known})
 	if err != nil {
 		return nil, err
@@ -55,6 +56,11 @@ func (c *EnrolledCard) endpoint(w *Wallet, card Card) (*set.Endpoint, error) {
 	}
 	if card != nil {
 		e.SignKey = card.Signer()
+	}
+	e.Learnt = func(v *pki.Verifier) {
+		e.Verifier.Adopt(v)
+		// What cannot be stored comes again.
+		_ = w.saveLists(context.WithoutCancel(ctx), c, func() { c.known = v.Store() })
 	}
 	return e, nil
 }
@@ -93,6 +99,27 @@ func (c *EnrolledCard) lists() (out [3]string, err error) {
 		out[i] = string(text)
 	}
 	return out, nil
+}
+
+// saveLists stores what change does to the lists of a card, unless others have been stored since the card was read.
+func (w *Wallet) saveLists(ctx context.Context, c *EnrolledCard, change func()) error {
+	before, err := c.lists()
+	if err != nil {
+		return err
+	}
+	change()
+	after, err := c.lists()
+	if err != nil {
+		return err
+	}
+	return w.db.Tx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE card SET chain = $1, bcis = $2, crls = $3, asked_s = $4 WHERE id = $5 AND bcis = $6`,
+			after[0], after[1], after[2], c.asked.Unix(), c.ID, before[1])
+		if err != nil {
+			return fmt.Errorf("keep the revocation lists: %w", err)
+		}
+		return nil
+	})
 }
 
 // saveCard stores an enrolled card. Its registration is over.

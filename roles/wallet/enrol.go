@@ -91,7 +91,7 @@ func (w *Wallet) Renew(ctx context.Context, c *EnrolledCard, old Card, expiry se
 	if len(expiry) == 0 {
 		expiry = account.CardExpiry
 	}
-	e, err := c.endpoint(w, old)
+	e, err := c.endpoint(ctx, w, old)
 	if err != nil {
 		return nil, err
 	}

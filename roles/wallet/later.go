@@ -181,7 +181,7 @@ func (w *Wallet) Refresh(ctx context.Context, c *EnrolledCard) error {
 	if c.caURL == "" {
 		return fmt.Errorf("%s was enrolled by a version that did not keep the address of its CA: enrol it again", c.Masked())
 	}
-	e, err := c.endpoint(w, nil)
+	e, err := c.endpoint(ctx, w, nil)
 	if err != nil {
 		return err
 	}
@@ -199,16 +199,7 @@ func (w *Wallet) Refresh(ctx context.Context, c *EnrolledCard) error {
 		return fmt.Errorf("revocation lists: %w", err)
 	}
 	v := registration.Verifier()
-	c.known, c.chain, c.asked = v.Store(), withSuccessors(c.chain, c.root, v), w.cfg.Now()
-	lists, err := c.lists()
-	if err != nil {
-		return err
-	}
-	return w.db.Tx(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE card SET chain = $1, bcis = $2, crls = $3, asked_s = $4 WHERE id = $5`, lists[0], lists[1], lists[2], c.asked.Unix(), c.ID)
-		if err != nil {
-			return fmt.Errorf("keep the revocation lists: %w", err)
-		}
-		return nil
+	return w.saveLists(ctx, c, func() {
+		c.known, c.chain, c.asked = v.Store(), withSuccessors(c.chain, c.root, v), w.cfg.Now()
 	})
 }

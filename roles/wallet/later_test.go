@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/setkit/setkit/roles/set"
+	"github.com/setkit/setkit/roles/set/cms"
 	"github.com/setkit/setkit/roles/set/pki"
 	"github.com/setkit/setkit/roles/wallet"
 )
@@ -180,4 +182,75 @@ func TestListsAreRefreshed(t *testing.T) {
 	}
 	s.now = time.Time{}
 	s.wantOutcome(t, wallet.Approved, "approved") // that the CA was asked in vain is no reason not to pay
+}
+
+// Certificates that a merchant has sent are not sent again, by another one or after a restart, as long as they are good.
+func TestCertificatesAreSentOnce(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.enrol(t)
+	offered := func() []byte {
+		t.Helper()
+		s.wantOutcome(t, wallet.Approved, "approved")
+		s.shop.NewOrder()
+		for i := len(s.wire) - 1; ; i-- {
+			if m, err := set.Decode(s.wire[i]); err == nil && m.Message.PInitRes != nil {
+				return s.wire[i]
+			}
+		}
+	}
+	first := offered()
+	gateway := s.person.offer.GatewayCert.X509.Raw
+	if !bytes.Contains(first, gateway) {
+		t.Fatal("the first offer brings no certificate of the gateway")
+	}
+	s.open(t)
+	second := offered()
+	if bytes.Contains(second, gateway) || bytes.Contains(second, s.world.Chain(pki.PCA)[0].X509.Raw) {
+		t.Error("the certificate of the gateway, or of the CA above it, is sent again")
+	}
+	if !bytes.Equal(s.person.offer.GatewayCert.X509.Raw, gateway) {
+		t.Error("the second payment is for another gateway")
+	}
+}
+
+// What a merchant learns of revocation between its offer and its answer, the wallet learns from the answer, and does
+// not forget.
+func TestListsFromAnswers(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.enrol(t)
+	before := s.world.Endpoint(t).Verifier
+	s.person.approving = func() { s.shop.Trust(s.world.Revoke(t, 1, s.gateway(t))) }
+	s.wantOutcome(t, wallet.Approved, "approved")
+	s.shop.Trust(before)
+	s.person.approving = nil
+	s.open(t)
+	s.shop.NewOrder()
+	var refused *set.ProtocolError
+	if _, err := s.pay(t); !errors.As(err, &refused) || refused.Code != set.RevokedCertificate {
+		t.Errorf("got %v, want revokedCertificate", err)
+	}
+}
+
+// gateway is the certificate that the shop offered last.
+func (s *scene) gateway(t *testing.T) *pki.Certificate {
+	t.Helper()
+	for _, b := range slices.Backward(s.wire) {
+		m, err := set.Decode(b)
+		if err != nil || m.Message.PInitRes == nil {
+			continue
+		}
+		sd, err := cms.ParseSigned(cms.ContentInfo(*m.Message.PInitRes), set.ContentPInitResData)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range sd.Certificates {
+			if cert, err := pki.ParseCertificate(c.Raw); err == nil && cert.Type == pki.Pgwy {
+				return cert
+			}
+		}
+	}
+	t.Fatal("no gateway was offered")
+	return nil
 }

@@ -67,7 +67,7 @@ func (w *Wallet) Pay(ctx context.Context, m *set.Initiation, payer Payer) (*Purc
 		return nil, err
 	}
 	w.refresh(ctx, c)
-	e, err := c.endpoint(w, card)
+	e, err := c.endpoint(ctx, w, card)
 	if err != nil {
 		return nil, err
 	}
@@ -129,8 +129,12 @@ func (w *Wallet) choose(ctx context.Context, m *set.Initiation, payer Payer) (*E
 
 // initiate exchanges the PInit pair. It gives the messages so far.
 func (w *Wallet) initiate(ctx context.Context, m *set.Initiation, p *set.Purchase, e *set.Endpoint) (*Offer, []passed, error) {
+	held, err := w.held(ctx, p.BrandID)
+	if err != nil {
+		return nil, nil, err
+	}
 	asked := w.cfg.Now()
-	req, err := p.InitReq(e, asked)
+	req, err := p.InitReq(e, asked, held...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -139,9 +143,12 @@ func (w *Wallet) initiate(ctx context.Context, m *set.Initiation, p *set.Purchas
 		return nil, nil, err
 	}
 	answered := w.cfg.Now()
-	o, err := p.OpenInitRes(e, answered, res)
+	o, err := p.OpenInitRes(e, answered, res, held...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("the merchant's offer is not acceptable, nothing was paid: %w", err)
+	}
+	if err := w.remember(ctx, p.BrandID, o); err != nil {
+		return nil, nil, err
 	}
 	offer := &Offer{
 		Order: Printable(p.OD), OrderType: printableLine(m.OrderType), Amount: p.PurchAmt,
@@ -217,7 +224,7 @@ func (w *Wallet) inquire(ctx context.Context, r *record, payer Payer) (*Purchase
 	if err != nil {
 		return nil, err
 	}
-	e, err := c.endpoint(w, nil)
+	e, err := c.endpoint(ctx, w, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -294,8 +301,12 @@ func (w *Wallet) send(ctx context.Context, r *record, e *set.Endpoint) error {
 	if err != nil {
 		return err
 	}
+	held, err := w.held(ctx, r.p.BrandID)
+	if err != nil {
+		return err
+	}
 	now := w.cfg.Now()
-	data, err := r.p.OpenResponse(e, now, res)
+	data, err := r.p.OpenResponse(e, now, res, held...)
 	if err != nil {
 		return fmt.Errorf("answer to the payment: %w", err)
 	}
@@ -316,8 +327,12 @@ func (w *Wallet) ask(ctx context.Context, r *record, e *set.Endpoint, connect fu
 	if err != nil {
 		return err
 	}
+	held, err := w.held(ctx, r.p.BrandID)
+	if err != nil {
+		return err
+	}
 	now := w.cfg.Now()
-	data, err := r.p.OpenInqRes(e, now, q, res)
+	data, err := r.p.OpenInqRes(e, now, q, res, held...)
 	if err != nil {
 		return fmt.Errorf("answer to the inquiry: %w", err)
 	}

@@ -46,7 +46,9 @@ func (v *Verifier) Store() Store { return v.now.Load().store.clone() }
 //
 //   - a BCI with a lower sequence number than the one known is ignored;
 //   - CRLs that no BCI names are neither looked at nor kept, but for the newest of each root;
-//   - CRLs no longer named are dropped.
+//   - CRLs no longer named are dropped;
+//   - a CRL whose signer's certificate is not at hand is not taken: until it comes again with that, nothing can be told
+//     about what its issuer has certified.
 //
 // On an error nothing is taken.
 func (v *Verifier) Update(bci *BrandCRLIdentifier, crls []*CRL, certs []*Certificate, at time.Time) (*Verifier, error) {
@@ -67,7 +69,11 @@ func (v *Verifier) Update(bci *BrandCRLIdentifier, crls []*CRL, certs []*Certifi
 		if !next.keeps(l) || next.store.crl(l.X509.RawIssuer, l.Number) != nil {
 			continue
 		}
-		if err := next.checkCRLSigner(l, certs, at); err != nil {
+		err := next.checkCRLSigner(l, certs, at)
+		if errors.Is(err, errNoSigner) {
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
 		next.store.CRLs = append(next.store.CRLs, l)
@@ -165,10 +171,12 @@ func (k *knowledge) bySigner(keyID []byte, certs []*Certificate, signedBy func(*
 		}
 	}
 	if first == nil {
-		return errors.New("the certificate of its signer is not at hand")
+		return errNoSigner
 	}
 	return first
 }
+
+var errNoSigner = errors.New("the certificate of its signer is not at hand")
 
 // checkRootCRLs refuses a chain whose second certificate from the top its root has revoked.
 func (k *knowledge) checkRootCRLs(chain []*Certificate, _ time.Time) *VerifyError {

@@ -117,6 +117,13 @@ func (s *Shop) Behave(b Behaviour) {
 	s.code, s.silent, s.deaf, s.garbage, s.pending, s.rejected = b.Code, b.Silent, b.Deaf, b.Garbage, b.Pending, b.Rejected
 }
 
+// Trust has the shop know what a verifier knows of revocation.
+func (s *Shop) Trust(v *pki.Verifier) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.merchant.Verifier = v
+}
+
 // Count tells how many messages of a type have come.
 func (s *Shop) Count(t set.MessageType) int {
 	s.mu.Lock()
