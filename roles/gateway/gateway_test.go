@@ -515,6 +515,30 @@ func TestTransactions(t *testing.T) {
 	}
 }
 
+// An Error is never answered by an Error (SET §2.3), however it is made: two servers would not stop.
+func TestErrorIsNotAnswered(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, sqldbtest.SQLite(t))
+	l.start(t, nil)
+	request := l.order(t, l.merchant).authReq(t)
+	w := must[*set.MessageWrapper](t)(set.Decode(request))
+	cause := &set.ProtocolError{Code: set.SignatureFailure}
+	old := l.now().Add(-24 * time.Hour)
+	for name, message := range map[string][]byte{
+		"signed":   must[[]byte](t)(l.merchant.ErrorResponse(l.now(), request, w, cause)),
+		"unsigned": must[[]byte](t)(l.Endpoint(t).ErrorResponse(l.now(), request, w, cause)),
+		"bare":     must[[]byte](t)(l.merchant.ErrorResponse(l.now(), []byte("no message"), nil, cause)),
+		"old":      must[[]byte](t)(l.merchant.ErrorResponse(old, request, w, cause)),
+	} {
+		if status, response := l.post(t, message); status != http.StatusBadRequest || len(response) != 0 {
+			t.Errorf("%s: status %d and %d octets, want 400 and none", name, status, len(response))
+		}
+	}
+	if !strings.Contains(l.log.String(), "an Error message, which is not answered") {
+		t.Errorf("the log does not tell of it:\n%s", l.log.String())
+	}
+}
+
 // A gateway does not start with certificates that are not its own.
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()

@@ -90,6 +90,9 @@ func (e *Endpoint) Receive(now time.Time, b []byte, served ...MessageType) (*Mes
 	if err := e.checkHeader(now, w); err != nil {
 		return w, err
 	}
+	if w.Message.Error != nil {
+		return w, &ProtocolError{Code: MessageNotSupported, Err: errors.New("an Error message, which is not answered")}
+	}
 	if t := w.Message.Type(); !slices.Contains(served, t) {
 		return w, &ProtocolError{Code: MessageNotSupported, Err: fmt.Errorf("%v is not served here", t)}
 	}
@@ -187,8 +190,12 @@ func (e *Endpoint) peerError(now time.Time, rrpid RRPID, m *Error) error {
 }
 
 // ErrorResponse makes the Error message that answers request, of which w is what could be read (nil if
-// nothing). What is not a *ProtocolError becomes unspecifiedFailure.
+// nothing). What is not a *ProtocolError becomes unspecifiedFailure. An Error message is never answered: then
+// there is none (SET §2.3).
 func (e *Endpoint) ErrorResponse(now time.Time, request []byte, w *MessageWrapper, cause error) ([]byte, error) {
+	if w != nil && w.Message.Error != nil {
+		return nil, nil
+	}
 	var p *ProtocolError
 	if !errors.As(cause, &p) {
 		p = &ProtocolError{Code: UnspecifiedFailure}

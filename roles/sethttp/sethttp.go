@@ -39,7 +39,7 @@ const (
 )
 
 // Serve answers one SET message. Together with a *set.ProtocolError it returns the Error message for the
-// peer; with any other error it returns nothing, and the peer is told to come again.
+// peer, or nil where none is to be sent; with any other error it returns nothing, and the peer is told to come again.
 type Serve func(ctx context.Context, request []byte) (response []byte, err error)
 
 // Handler serves SET messages of one media type.
@@ -81,6 +81,10 @@ func answer(w http.ResponseWriter, mediaType string, log *slog.Logger, response 
 		log.Error("cannot answer now", "error", err)
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
 		http.Error(w, "cannot answer now, send the same message again", http.StatusServiceUnavailable)
+		return
+	}
+	if response == nil { // to an Error message
+		w.WriteHeader(status)
 		return
 	}
 	w.Header().Set("Content-Type", mediaType)
