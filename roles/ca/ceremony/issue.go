@@ -108,7 +108,8 @@ func (s *state) template(st *step) (pki.Template, error) {
 			return t, fmt.Errorf("%s is a %v: want a CA below a root that signs certificates", st.Certificate, c)
 		}
 		t.Type, t.Use, t.Subject, t.PublicKey = c.Type, c.Use, c.Subject, c.X509.PublicKey
-		t.PrivateKeyNotAfter = st.SigningPeriod.after(s.now)
+		// What the CA has certified so far was signed in this period, and stays good under the other root.
+		t.PrivateKeyNotBefore, t.PrivateKeyNotAfter = c.PrivateKeyUsage.NotBefore, st.SigningPeriod.after(s.now)
 		return t, nil
 	}
 	subject := s.subjects[st.Subject]

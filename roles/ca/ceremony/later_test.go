@@ -124,6 +124,9 @@ steps:
 	if made.Subject != of.Subject || made.SignedBy(r.cert(t, "root.pem")) != nil || string(made.X509.SubjectKeyId) != string(of.X509.SubjectKeyId) {
 		t.Errorf("%v is not a cross certificate of %v", made, of)
 	}
+	if got, want := made.PrivateKeyUsage.NotBefore, of.PrivateKeyUsage.NotBefore; !got.Equal(want) {
+		t.Errorf("what the CA has signed since %v is good only from %v on", want, got)
+	}
 }
 
 // Inputs are those that were reviewed, and of use.

@@ -28,9 +28,10 @@ type Template struct {
 	PublicKey crypto.PublicKey
 
 	NotBefore, NotAfter time.Time
-	// PrivateKeyNotAfter ends the private key usage period, which starts with NotBefore; zero means
-	// NotAfter. A CA's certificate must outlive it by the longest life of what it signs.
-	PrivateKeyNotAfter time.Time
+	// PrivateKeyNotAfter ends the private key usage period; zero means NotAfter. A CA's certificate must outlive it
+	// by the longest life of what it signs. PrivateKeyNotBefore starts it; zero means NotBefore. It is earlier for
+	// another certificate of a key that has signed already.
+	PrivateKeyNotBefore, PrivateKeyNotAfter time.Time
 
 	NextRootKey      crypto.PublicKey        // root
 	Merchant         *MerchantData           // merchant, both uses
@@ -43,7 +44,7 @@ type Template struct {
 // is the root's own. The certificate is parsed and its signature checked before it is returned.
 func Issue(rand io.Reader, t Template, issuer *Certificate, key crypto.Signer) (*Certificate, error) {
 	t.NotBefore, t.NotAfter = whole(t.NotBefore), whole(t.NotAfter)
-	t.PrivateKeyNotAfter = whole(t.PrivateKeyNotAfter)
+	t.PrivateKeyNotBefore, t.PrivateKeyNotAfter = whole(t.PrivateKeyNotBefore), whole(t.PrivateKeyNotAfter)
 	c, err := issue(rand, t, issuer, key)
 	if err != nil {
 		return nil, fmt.Errorf("issue %v %v certificate: %w", t.Type, t.Use, err)
@@ -195,14 +196,17 @@ func (t *Template) extensions(keyID, authority []byte) ([]pkix.Extension, error)
 func (t *Template) value(id asn1.ObjectIdentifier) (any, error) {
 	switch {
 	case id.Equal(oidPrivateKeyPeriod):
-		end := t.PrivateKeyNotAfter
+		start, end := t.PrivateKeyNotBefore, t.PrivateKeyNotAfter
+		if start.IsZero() {
+			start = t.NotBefore
+		}
 		if end.IsZero() {
 			end = t.NotAfter
 		}
-		if end.Before(t.NotBefore) || end.After(t.NotAfter) {
+		if start.After(t.NotBefore) || end.Before(t.NotBefore) || end.After(t.NotAfter) {
 			return nil, errors.New("private key usage period exceeds the validity")
 		}
-		return Period{t.NotBefore, end}, nil
+		return Period{start, end}, nil
 	case id.Equal(oidHashedRootKey):
 		if t.NextRootKey == nil {
 			return nil, errors.New("the next root's public key is missing")
@@ -234,7 +238,7 @@ func (t *Template) checkUnused(own []asn1.ObjectIdentifier) error {
 		set  bool
 		id   asn1.ObjectIdentifier
 	}{
-		{"private key usage period", !t.PrivateKeyNotAfter.IsZero(), oidPrivateKeyPeriod},
+		{"private key usage period", !t.PrivateKeyNotBefore.IsZero() || !t.PrivateKeyNotAfter.IsZero(), oidPrivateKeyPeriod},
 		{"next root key", t.NextRootKey != nil, oidHashedRootKey},
 		{"merchant data", t.Merchant != nil, oidMerchantData},
 		{"cardCertRequired", t.CardCertRequired, oidCardCertRequired},
