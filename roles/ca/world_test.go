@@ -97,8 +97,6 @@ func (m *made) run(text, output string) error {
 	return err
 }
 
-func readFile(t testing.TB, name string) []byte { return hierarchy.file(t, name) }
-
 func (m *made) file(t testing.TB, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(m.dir, name))

@@ -63,7 +63,7 @@ func TestTokensOutliveRenewals(t *testing.T) {
 func TestTokensOfOneGeneration(t *testing.T) {
 	t.Parallel()
 	tr := taken(t)
-	id, ours, foreign := tr.tokens(t)
+	id, _, foreign := tr.tokens(t)
 	before := tr.gateway
 	tr.renew(t)
 	tr.sale.GatewayCert = tr.gateway.ExchangeCert.X509.Raw
@@ -74,10 +74,17 @@ func TestTokensOfOneGeneration(t *testing.T) {
 	mixed.SignKey, mixed.SignCert = before.SignKey, before.SignCert
 	now := tr.gateway
 	tr.gateway = &mixed
-	_, ours, _ = tr.tokens(t)
+	id, ours, _ := tr.tokens(t)
+	r := authorization()
+	r.Amount, r.Subsequent = usd(1, 0), true
+	token := tr.approve(t, r, set.Authorization{}).AuthToken
 	tr.gateway = now
 	if item := tr.opened(t, tr.capture(id, price, ours)); item.Code != set.CapInvalidCapToken {
 		t.Errorf("a token for the present key, signed with the former one: %v", item.Code)
+	}
+	next := tr.authorize(t, set.AuthorizationRequest{RRPID: set.NewRRPID(), Amount: usd(1, 0), AuthToken: token})
+	if _, err := tr.acquire(next); code(err) != set.SignatureFailure {
+		t.Errorf("one that stands for payment instructions: %v", err)
 	}
 }
 

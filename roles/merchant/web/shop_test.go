@@ -116,10 +116,6 @@ func TestShopRefuses(t *testing.T) {
 	b.post("/basket", "item", "pencil", "quantity", "1").has(t, 303)
 	version := b.get("/basket").field(t, "basket")
 	stale := must[int](t)(strconv.Atoi(version)) + 7
-	long := []string{}
-	for range 60 {
-		long = append(long, "item", "book", "quantity", "1")
-	}
 	for _, tt := range []struct {
 		name, path string
 		fields     []string
