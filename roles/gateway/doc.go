@@ -30,6 +30,11 @@
 // have an answer, and issuer and gateway must have the same totals, so that the merchants get what the
 // cardholders are debited with. What was refused is not in it.
 //
+// # Renewal
+//
+// Renew gives the gateway other certificates and keys while it serves. What was encrypted for the former ones is
+// opened as long as the endpoint has these: the tokens that merchants hold, and payment instructions of before.
+//
 // # What is kept
 //
 // The account is kept sealed by an HSM key and bound to its authorization, to be shown masked; what follows
