@@ -238,7 +238,7 @@ func (w *scenarioWorld) testOfficeLoggedOut(t *testing.T, b officeTab) {
 	b.twice("Continue … Open a batch")
 	b.Until(`!!document.querySelector(".question")`)
 	other := b.Second()
-	if err := w.restart(t, "merchant"); err != nil { // who was logged in is so no more
+	if err := w.restart(t.Context(), "merchant"); err != nil { // who was logged in is so no more
 		t.Fatal(err)
 	}
 	other.Visit(w.office() + "/")

@@ -130,7 +130,7 @@ func TestMessagesOfEarlierVersion(t *testing.T) {
 		`ALTER TABLE purchase ADD COLUMN preq BYTEA NOT NULL DEFAULT x''`, `ALTER TABLE purchase ADD COLUMN result BYTEA NOT NULL DEFAULT x''`,
 		`UPDATE purchase SET preq = (SELECT octets FROM message m WHERE m.xid = purchase.xid AND place = 4)`,
 		`UPDATE purchase SET result = COALESCE((SELECT octets FROM message m WHERE m.xid = purchase.xid AND place = 5), x'')`,
-		`DROP TABLE message`, `DELETE FROM schema_version WHERE version_id = 5`,
+		`DROP TABLE message`, `DROP TABLE certificate`, `DELETE FROM schema_version WHERE version_id >= 5`,
 	} {
 		if _, err := db.Exec(q); err != nil {
 			t.Fatalf("%s: %v", q, err)
