@@ -95,26 +95,28 @@ func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte, held ...*pk
 	if err != nil {
 		return nil, err
 	}
-	data, merchant, certs, err := opened[PInitResData](e, now, cms.ContentInfo(*w.Message.PInitRes), ContentPInitResData, held, pki.Mer)
+	sd, err := cms.ParseSigned(cms.ContentInfo(*w.Message.PInitRes), ContentPInitResData)
+	if err != nil {
+		return nil, protocol(err)
+	}
+	var data PInitResData
+	if err := decode(sd.Content, &data); err != nil {
+		return nil, err
+	}
+	own, err := e.informed(now, &data, sd, held...)
 	if err != nil {
 		return nil, err
 	}
-	same, err := sameThumbs(data.Thumbs, p.Thumbs)
+	merchant, err := own.signer(now, sd, held, pki.Mer)
 	if err != nil {
 		return nil, err
 	}
-	t := &data.TransIDs
-	switch {
-	case data.RRPID != p.InitRRPID:
-		return nil, &ProtocolError{Code: UnknownRRPID}
-	case string(t.LIDC) != string(p.TransIDs.LIDC), p.TransIDs.LIDM != nil && string(t.LIDM) != string(p.TransIDs.LIDM):
-		return nil, &ProtocolError{Code: UnknownLID}
-	case data.ChallC != p.ChallC:
-		return nil, &ProtocolError{Code: ChallengeMismatch}
-	case !same:
-		return nil, &ProtocolError{Code: ThumbsMismatch}
+	e.tell(own)
+	certs, err := parseCertificates(sd.Certificates)
+	if err != nil {
+		return nil, err
 	}
-	if err := errors.Join(w.checkIDs(*t), known(data.Extensions)); err != nil {
+	if err := p.checkInitRes(w, &data); err != nil {
 		return nil, err
 	}
 	all := slices.Concat(certs, held)
@@ -122,15 +124,35 @@ func (p *Purchase) OpenInitRes(e *Endpoint, now time.Time, b []byte, held ...*pk
 	if err != nil {
 		return nil, err
 	}
-	if err := e.validate(now, gateway, all, pki.KeyExchange, pki.Pgwy); err != nil {
+	if err := own.validate(now, gateway, all, pki.KeyExchange, pki.Pgwy); err != nil {
 		return nil, err
 	}
 	offer := &Offer{Merchant: merchant, Gateway: gateway, Others: certs}
 	if err := p.accept(offer); err != nil {
 		return nil, err
 	}
-	p.TransIDs, p.ChallM = *t, &data.ChallM
+	p.TransIDs, p.ChallM = data.TransIDs, &data.ChallM
 	return offer, nil
+}
+
+// checkInitRes holds PInitRes against the request.
+func (p *Purchase) checkInitRes(w *MessageWrapper, data *PInitResData) error {
+	same, err := sameThumbs(data.Thumbs, p.Thumbs)
+	if err != nil {
+		return err
+	}
+	t := &data.TransIDs
+	switch {
+	case data.RRPID != p.InitRRPID:
+		return &ProtocolError{Code: UnknownRRPID}
+	case string(t.LIDC) != string(p.TransIDs.LIDC), p.TransIDs.LIDM != nil && string(t.LIDM) != string(p.TransIDs.LIDM):
+		return &ProtocolError{Code: UnknownLID}
+	case data.ChallC != p.ChallC:
+		return &ProtocolError{Code: ChallengeMismatch}
+	case !same:
+		return &ProtocolError{Code: ThumbsMismatch}
+	}
+	return errors.Join(w.checkIDs(*t), known(data.Extensions))
 }
 
 // accept keeps the certificates that the purchase goes by, if they are of the card's brand.

@@ -223,9 +223,25 @@ func TestListsFromAnswers(t *testing.T) {
 	before := s.world.Endpoint(t).Verifier
 	s.person.approving = func() { s.shop.Trust(s.world.Revoke(t, 1, s.gateway(t))) }
 	s.wantOutcome(t, wallet.Approved, "approved")
-	s.shop.Trust(before)
 	s.person.approving = nil
 	s.open(t)
+	s.shop.Trust(before)
+	s.wantRevoked(t)
+}
+
+// A shop that offers a gateway, and knows that it is revoked, is told from its own words.
+func TestOfferOfTheRevoked(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.enrol(t)
+	s.wantOutcome(t, wallet.Approved, "approved")
+	s.shop.Trust(s.world.Revoke(t, 1, s.gateway(t)))
+	s.wantRevoked(t)
+}
+
+// wantRevoked wants the next order not to be paid.
+func (s *scene) wantRevoked(t *testing.T) {
+	t.Helper()
 	s.shop.NewOrder()
 	var refused *set.ProtocolError
 	if _, err := s.pay(t); !errors.As(err, &refused) || refused.Code != set.RevokedCertificate {
