@@ -488,7 +488,7 @@ func walkBack(t *testing.T, s *shopping) {
 	b.Visit(order)
 	wallet := s.pay(t, b, "0.95 USD")
 	wallet.Press("History")
-	wallet.Sees("Outcome")
+	wallet.Until(`document.title.startsWith("History")`)
 	wallet.Back()
 	wallet.Sees("Pay 0.95 USD")
 	wallet.PIN("999999")
