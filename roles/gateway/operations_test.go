@@ -301,6 +301,31 @@ func TestUnsignedPurchase(t *testing.T) {
 	}
 }
 
+// The date in the header is not signed: whoever has recorded a request can send it with a new one when its answer is
+// kept no more. The merchant's own date is inside.
+func TestRedatedReplay(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		o := l.order(t, l.merchant)
+		o.authorize(t, set.AuthApproved)
+		o.wantCapture(t, o.capture(price), set.CapSuccess)
+		item := o.adjusted(price, ptr(usd(1000)))
+		r := &set.AdjustmentRequest{Adjustment: set.Credit, RRPID: set.NewRRPID(), GatewayCert: l.endpoint.ExchangeCert.X509.Raw, Items: []set.Adjusted{item}}
+		request := must[[]byte](t)(l.merchant.AdjustmentReq(l.now(), r))
+		if status, _ := l.post(t, request); status != http.StatusOK {
+			t.Fatalf("status %d", status)
+		}
+		l.wantTold(t, "clear 42.50 USD", "refund 10.00 USD")
+		l.ahead.Store(int64(26 * time.Hour))
+		if n := must[int64](t)(l.db.ExpireAnswers(t.Context(), l.now())); n == 0 {
+			t.Fatal("the answer is still kept")
+		}
+		w := must[*set.MessageWrapper](t)(set.Decode(request))
+		w.MessageHeader.Date = l.now().UTC().Truncate(time.Second)
+		l.wantError(t, must[[]byte](t)(set.Encode(*w)), set.MessageTooOld)
+		l.wantTold(t, "clear 42.50 USD", "refund 10.00 USD")
+	})
+}
+
 // wantCardholder wants the gateway to say of its authorizations, the latest first, how the cardholder is known.
 func (l *lab) wantCardholder(t *testing.T, want ...set.Cardholder) {
 	t.Helper()

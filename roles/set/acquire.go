@@ -85,14 +85,15 @@ func (e *Endpoint) OpenAuthReq(now time.Time, w *MessageWrapper) (*OpenedAuthReq
 
 // openMerchant checks that a request names the merchant who signed it, and finds where to answer.
 func (e *Endpoint) openMerchant(now time.Time, merchant *pki.Certificate, certs []*pki.Certificate, tags RRTags) (*pki.Certificate, error) {
-	if err := e.checkMerchant(merchant, tags); err != nil {
+	if err := e.checkMerchant(now, merchant, tags); err != nil {
 		return nil, err
 	}
 	return e.exchangeCertificate(now, merchant, certs)
 }
 
-// checkMerchant checks that a request names the merchant who signed it, and that it is of our brand.
-func (e *Endpoint) checkMerchant(merchant *pki.Certificate, tags RRTags) error {
+// checkMerchant checks that a request names the merchant who signed it, that it is of our brand, and that it was
+// signed lately.
+func (e *Endpoint) checkMerchant(now time.Time, merchant *pki.Certificate, tags RRTags) error {
 	thumb := merchant.CertThumb()
 	if string(tags.MerTermIDs.MerchantID) != merchant.Merchant.MerchantID {
 		return &ProtocolError{Code: InvalidCertificate, Thumb: &thumb, Err: errors.New("the request names another merchant")}
@@ -100,7 +101,7 @@ func (e *Endpoint) checkMerchant(merchant *pki.Certificate, tags RRTags) error {
 	if !BrandID(e.ExchangeCert.Brand()).Matches(BrandID(merchant.Brand())) {
 		return &ProtocolError{Code: InvalidCertificate, Thumb: &thumb, Err: fmt.Errorf("merchant of brand %q", merchant.Brand())}
 	}
-	return nil
+	return e.checkDate(now, tags.CurrentDate)
 }
 
 // openInstructions opens what the authorization is made with.

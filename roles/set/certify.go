@@ -175,7 +175,7 @@ func (e *Endpoint) OpenCertReq(now time.Time, w *MessageWrapper) (*OpenedCertReq
 		o.Clear()
 		return nil, err
 	}
-	if err := errors.Join(e.certifiesType(d.RequestType), known(d.Extensions)); err != nil {
+	if err := errors.Join(e.checkDate(now, d.RequestDate), e.certifiesType(d.RequestType), known(d.Extensions)); err != nil {
 		o.Clear()
 		return nil, err
 	}

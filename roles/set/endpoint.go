@@ -110,16 +110,22 @@ func (e *Endpoint) checkHeader(now time.Time, w *MessageWrapper) error {
 	case h.Version < Version:
 		return &ProtocolError{Code: VersionTooOld, Err: fmt.Errorf("version %d", h.Version)}
 	}
+	return errors.Join(e.checkDate(now, h.Date), known(w.MWExtensions))
+}
+
+// checkDate refuses what was made too far from now. The header's date is not signed, and can be made anew by who
+// repeats a message later than its answer is kept: so that inside is checked too, where there is one.
+func (e *Endpoint) checkDate(now, date time.Time) error {
 	window := e.Window
 	if window == 0 {
 		window = DefaultWindow
 	}
-	if age := now.Sub(h.Date); age > window {
-		return &ProtocolError{Code: MessageTooOld, Err: fmt.Errorf("dated %v, %v ago: check both clocks", h.Date, age.Round(time.Second))}
+	if age := now.Sub(date); age > window {
+		return &ProtocolError{Code: MessageTooOld, Err: fmt.Errorf("dated %v, %v ago: check both clocks", date, age.Round(time.Second))}
 	} else if age < -window {
-		return &ProtocolError{Code: MessageTooNew, Err: fmt.Errorf("dated %v, %v ahead: check both clocks", h.Date, -age.Round(time.Second))}
+		return &ProtocolError{Code: MessageTooNew, Err: fmt.Errorf("dated %v, %v ahead: check both clocks", date, -age.Round(time.Second))}
 	}
-	return known(w.MWExtensions)
+	return nil
 }
 
 // known refuses a critical extension: setkit knows no extension that may be critical.

@@ -133,6 +133,21 @@ func (e *enrolment) toForm(t testing.TB) {
 	}
 }
 
+// A request that is sent with a new date in its header, which is not signed, has its own inside.
+func TestRedatedCertReq(t *testing.T) {
+	t.Parallel()
+	for ago, want := range map[time.Duration]set.ErrorCode{30 * time.Minute: set.MessageTooOld, -30 * time.Minute: set.MessageTooNew, 9 * time.Minute: 0} {
+		e := newEnrolment(t)
+		e.toForm(t)
+		w := must[*set.MessageWrapper](t)(set.Decode(must[[]byte](t)(e.state.CertReq(e.self, e.Now.Add(-ago), answers, e.key))))
+		w.MessageHeader.Date = e.Now
+		w = e.receive(t, must[[]byte](t)(set.Encode(*w)), set.CertReqType)
+		if _, err := e.ca.OpenCertReq(e.Now, w); code(err) != want || (err == nil) != (want == 0) {
+			t.Errorf("requested %v ago: %v, want %v", ago, err, want)
+		}
+	}
+}
+
 func TestCardEnrolment(t *testing.T) {
 	t.Parallel()
 	e := newEnrolment(t)

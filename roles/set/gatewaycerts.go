@@ -132,7 +132,7 @@ func (e *Endpoint) OpenPCertReq(now time.Time, w *MessageWrapper) (*OpenedPCertR
 	if data.PCertTags.RRPID != *w.MessageHeader.RRPID {
 		return nil, mismatch("rrpid")
 	}
-	if err := errors.Join(e.checkMerchant(merchant, data.PCertTags), known(data.Extensions)); err != nil {
+	if err := errors.Join(e.checkMerchant(now, merchant, data.PCertTags), known(data.Extensions)); err != nil {
 		return nil, err
 	}
 	return &OpenedPCertReq{data, merchant}, nil
