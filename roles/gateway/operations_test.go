@@ -265,7 +265,9 @@ func TestRecurringPayments(t *testing.T) {
 	second.next(price).authorize(t, set.AuthApproved)
 }
 
-func TestUnsignedPurchase(t *testing.T) {
+// W-PU1: an unsigned purchase does not tell who pays, and may be forbidden; the gateway's records tell it from a
+// signed one, also where a token stands for it.
+func unsignedIsTold(t *testing.T) {
 	t.Parallel()
 	for _, required := range []bool{true, false} {
 		l := newLab(t, sqldbtest.SQLite(t))

@@ -14,6 +14,7 @@ import (
 // properties are those of SET §9 that a gateway shows by its records. The others stand beside the messages.
 var properties = map[string]func(*testing.T){
 	"PU-5":                       recordsHaveNoOrder,
+	"W-PU1":                      unsignedIsTold,
 	"W-PU2":                      onlyItsOwnMerchants,
 	"W-PU5":                      paymentIsUsedOnce,
 	"card numbers are encrypted": cardNumbersAreSealed,

@@ -112,8 +112,9 @@ func TestTwoPurchasesWithoutPInit(t *testing.T) {
 	})
 }
 
-// A purchase that nobody signed is taken where the gateway's certificate says so, and nowhere else.
-func TestUnsignedPurchase(t *testing.T) {
+// W-PU1: a purchase that nobody signed is taken where the gateway's certificate says so, and nowhere else. It does not
+// tell who pays, and the merchant's records say so.
+func unsignedIsTold(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		order := w.order(t)
 		card := &settest.Card{Endpoint: w.Endpoint(t), Account: w.card(t, firstPAN).Account}
@@ -135,7 +136,9 @@ func TestUnsignedPurchase(t *testing.T) {
 		w.crash(t)
 		c = w.wake(t, card, order.ID)
 		wantAuth(t, c.pay(t), set.AuthApproved)
-		w.await(t, order.ID, merchant.OrderCaptured)
+		if p := w.await(t, order.ID, merchant.OrderCaptured).Payment; p.Cardholder != set.CardholderUnsigned {
+			t.Errorf("the cardholder is %s, want %s", p.Cardholder, set.CardholderUnsigned)
+		}
 		wantCompletion(t, must[set.PResPayload](t)(c.inquire(t, card)), set.CapturePerformed)
 		w.checkSecrecy(t, &settest.Card{Account: card.Account})
 	})

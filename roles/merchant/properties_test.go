@@ -15,6 +15,7 @@ import (
 var properties = map[string]func(*testing.T){
 	"PU-3":  recordsHaveNoCard,
 	"PU-7":  localIDsAreUnique,
+	"W-PU1": unsignedIsTold,
 	"W-PU3": nothingIsDeliveredUnpaid,
 	"W-PU8": identifiersServeOnce,
 }
