@@ -70,7 +70,8 @@ func readParts(r io.Reader, boundary string) (form, error) {
 			limit = bundle.SizeMax + 1
 		}
 		value, err := io.ReadAll(io.LimitReader(p, limit))
-		if _, twice := f[name]; err != nil || twice || len(f) == formFieldsMax {
+		long := name != fileField && len(value) == formOctetsMax
+		if _, twice := f[name]; err != nil || twice || long || len(f) == formFieldsMax {
 			return nil, errForm
 		}
 		f[name] = value

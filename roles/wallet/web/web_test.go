@@ -321,6 +321,7 @@ func TestUpload(t *testing.T) {
 	}
 	for name, body := range map[string]string{
 		"twice": part("a", 1) + part("a", 1) + "--x--\r\n", "cut off": part("a", 1), "too much": part("file", uploadOctetsMax) + "--x--\r\n", "not parts": "csrf=1",
+		"long": part("url", formOctetsMax) + "--x--\r\n",
 	} {
 		if _, err := readParts(strings.NewReader(body), "x"); err == nil {
 			t.Errorf("%s: taken", name)
