@@ -113,9 +113,9 @@ func TestSiteWhoSawWhat(t *testing.T) {
 		}
 	}
 	for row, want := range map[string][]string{
-		"Order what is bought, in words": {"read;", "read;", "digest only;", "never there"},
-		"Card number all of its digits":  {"read;", "digest only;■ encrypted for the gateway;", "read;", "read;"},
-		"Gateway's certificate":          {"read;", "read;", "read;", "never there"},
+		"Order what is bought, in words":                                    {"read;", "read;", "digest only;", "never there"},
+		"Card number all of its digits":                                     {"read;", "digest only;■ encrypted for the gateway;", "read;", "read;"},
+		"Gateway's certificate itself, or its thumbprint where it is known": {"read;", "read;", "read;", "never there"},
 	} {
 		if !slices.Equal(cells[row], want) {
 			t.Errorf("%s: %q, want %q", row, cells[row], want)

@@ -143,6 +143,18 @@ func TestHistorySaw(t *testing.T) {
 	if len(report.Promises) != 5 || len(report.Signatures) != 3 || len(report.Messages) != 5 || report.Messages[3].Fields.Find("EXPIData") == nil {
 		t.Errorf("%d promises, %d signatures, %d messages", len(report.Promises), len(report.Signatures), len(report.Messages))
 	}
+	// The certificates that the wallet has from the first purchase are not sent again.
+	s.shop.NewOrder()
+	stdout, _ = s.run(0, "", s.pay("pin", "--yes", "--json")...)
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+		t.Fatal(err)
+	}
+	again, _ := s.run(0, "", "history", "saw", "--dir", s.wallet(), r.XID)
+	for _, want := range []string{"Gateway's certificate     read    read", "3 PInitRes  certificates, identifiers  the merchant's key           verifies under that certificate"} {
+		if !strings.Contains(again, want) {
+			t.Errorf("of the second purchase it does not say %q:\n%s", want, again)
+		}
+	}
 	_, stderr := s.run(1, "", "history", "saw", "--dir", s.wallet(), strings.Repeat("0", 40))
 	if !strings.Contains(stderr, "no purchase with this XID") {
 		t.Errorf("of no purchase: %s", stderr)

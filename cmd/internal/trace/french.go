@@ -40,7 +40,8 @@ var french = map[string]string{
 	"Card's bank": "Banque de la carte", "the first six digits of the card number": "les six premiers chiffres du numéro de carte",
 	"Cardholder's certificate": "Certificat du porteur", "has no name, but a digest of the account": "sans nom, mais avec une empreinte du compte",
 	"Merchant's identity": "Identité du marchand", "number, name or certificate": "numéro, nom ou certificat", "Gateway's certificate": "Certificat de la passerelle",
-	"The bank's decision": "Décision de la banque",
+	"itself, or its thumbprint where it is known": "lui-même, ou son empreinte là où il est connu",
+	"The bank's decision":                         "Décision de la banque",
 	"The numbers are messages. What wallet and merchant saw is worked out from the octets of the messages that this wallet sent and got; the last digits of the card number are looked for in all of them. What merchant, gateway and bank say to each other does not pass through the wallet: of that it knows what SET’s rules demand when the merchant passes the payment on, and the certificate for which it encrypted the payment.": "Les nombres désignent les messages. Ce qu’ont vu le portefeuille et le marchand se déduit des octets des messages que ce portefeuille a envoyés et reçus ; les derniers chiffres du numéro de carte y sont cherchés partout. Ce que se disent marchand, passerelle et banque ne passe pas par le portefeuille : il n’en sait que ce qu’exigent les règles de SET quand le marchand transmet le paiement, et le certificat pour lequel il a chiffré le paiement.",
 
 	// What signed it

@@ -96,7 +96,7 @@ var subjects = []subject{
 	{name: "Card's bank", note: "the first six digits of the card number", read: []string{"BIN", "PAN"}, iso: []string{"2"}, gateway: Saw, issuer: Saw},
 	{name: "Cardholder's certificate", note: "has no name, but a digest of the account", holder: Wallet, gateway: Saw},
 	{name: "Merchant's identity", note: "number, name or certificate", read: []string{"MerchantID"}, iso: []string{"42", "43"}, holder: Merchant, gateway: Saw, issuer: Saw},
-	{name: "Gateway's certificate", holder: Gateway, gateway: Saw},
+	{name: "Gateway's certificate", note: "itself, or its thumbprint where it is known", read: []string{"PEThumb"}, holder: Gateway, gateway: Saw},
 	{name: "Answers to the form", note: "such as name and registration secret", read: []string{"FieldValue"}, iso: []string{"48.03", "48.04"}},
 	{name: "The bank's decision", read: []string{"AuthCode"}, iso: []string{"38", "39"}, gateway: Saw, issuer: Saw},
 }
