@@ -46,9 +46,7 @@ func TestScripts(t *testing.T) {
 			server := httptest.NewServer(bundleServer(env.WorkDir))
 			env.Defer(server.Close)
 			env.Setenv("URL", server.URL)
-			gone := httptest.NewServer(nil)
-			gone.Close()
-			env.Setenv("GONE", gone.URL)
+			env.Setenv("GONE", "http://127.0.0.1:1") // no port that another test's server gets
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": cmdExits, "flip": cmdFlip},
