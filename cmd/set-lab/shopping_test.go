@@ -174,6 +174,11 @@ func (s *shopping) paid(b *browsertest.Tab) {
 	}
 }
 
+// comeBack looks at a tab again that was behind others.
+func (s *shopping) comeBack(b *browsertest.Tab) {
+	b.Run(`document.dispatchEvent(new Event("visibilitychange"))`)
+}
+
 // wantRequests expects so many purchase requests at the merchant since there were before.
 func (s *shopping) wantRequests(t *testing.T, before, want int) {
 	t.Helper()
@@ -278,7 +283,7 @@ func walkPurchase(t *testing.T, s *shopping) {
 	second := wallet.Second()
 	second.Visit(order + "/success")
 	second.Sees(shopPaid)
-	b.Run(`document.dispatchEvent(new Event("visibilitychange"))`) // the person comes back to the tab
+	s.comeBack(b)
 	b.Sees(shopPaid)
 	for _, tab := range []*browsertest.Tab{wallet, second, b} {
 		if tab.Is(`!!` + tab.Button(shopPay)) {
@@ -374,8 +379,9 @@ func walkInterrupted(t *testing.T, s *shopping) {
 			t.Fatalf("the order is %s", s.state(t, order))
 		}
 	}
-	b.Press("See how it stands now")
+	s.comeBack(b)
 	b.Sees("Do not pay again.")
+	b.Until(`document.getElementById("outcome").dataset.refresh > 0`) // as the page says
 	b.Accessible("authorizing")
 	b.Do(chromedp.Navigate("about:blank"))
 	wallet.Close()

@@ -21,7 +21,7 @@
       const now = page.getElementById(old.id);
       if (!now) continue;
       old.className = now.className;
-      if (!now.dataset.refresh) delete old.dataset.refresh;
+      if (now.dataset.refresh) old.dataset.refresh = now.dataset.refresh; else delete old.dataset.refresh;
       if (old.innerHTML !== now.innerHTML) old.replaceChildren(...now.childNodes);
     }
   };
