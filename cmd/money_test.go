@@ -140,6 +140,12 @@ func (c *purse) GoString() string { return "purchase of " + c.order.GoString() }
 
 type money struct{ captured, refunded int64 }
 
+// request is an operation of a merchant.
+type request struct {
+	shop *shop
+	id   string
+}
+
 // model is one sequence.
 type model struct {
 	*town
@@ -147,6 +153,7 @@ type model struct {
 	told    *census
 	purses  []*purse
 	orders  []*entry
+	batches []request // to administer batches
 	settled map[int]*gateway.Settled
 	unheld  bool // holds may have lapsed
 }
@@ -475,6 +482,7 @@ func (m *model) batch(t *rapid.T) {
 	m.storms(t)
 	if op, err := s.store.AskBatch(context.Background(), time.Now(), q); err == nil {
 		m.t.Logf("%s batch %d: %s", q.Operation, id, op.State)
+		m.batches = append(m.batches, request{s, op.ID})
 		m.told.operations++
 	}
 	m.calm(t)
@@ -590,6 +598,18 @@ func (m *model) pending() string {
 	for _, e := range m.orders {
 		if o := m.look(e); o.Payment != nil && (o.Payment.Pending != "" || o.State == merchant.OrderAuthorizing) {
 			return fmt.Sprintf("order %d waits for %s", o.Number, o.Payment.Pending)
+		}
+	}
+	for _, r := range m.batches {
+		for id := r.id; id != ""; {
+			op, err := r.shop.store.Operation(context.Background(), id)
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			if op.State == merchant.OperationPending {
+				return "a batch"
+			}
+			id = op.Next
 		}
 	}
 	for _, tr := range m.transactions() {
