@@ -60,7 +60,7 @@ func TestMoneyIsConserved(t *testing.T) {
 		r.ended(end)
 	})
 	t.Log(told.String())
-	if told.money == 0 && told.sequences > 1 {
+	if told.money == 0 && told.sequences >= 20 { // every second sequence moves some
 		t.Error("no money was moved")
 	}
 }
