@@ -446,7 +446,6 @@ func walkDoubleClicks(t *testing.T, s *shopping) {
 	b.Sees("2.85")
 	b.DoubleClick("Place the order")
 	b.Sees("Not paid yet")
-	order := b.Address()
 	file := b.Download(func() { b.DoubleClick(shopPay) })
 	wallet, second := b.Second(), b.Second()
 	wallet.Visit(s.launch(t, openEntry, file))
@@ -472,7 +471,7 @@ func walkDoubleClicks(t *testing.T, s *shopping) {
 
 	// Cancelled twice is cancelled.
 	b.Press("Catalogue")
-	order = s.order(b, "Brass telescope")
+	order := s.order(b, "Brass telescope")
 	wallet = s.pay(t, b, "649.00 USD")
 	wallet.DoubleClick("Cancel")
 	wallet.Until(`!document.body.innerText.includes("Pay 649.00 USD")`)

@@ -100,7 +100,7 @@ func testWindowReaders(t *testing.T, c *browsertest.Chromium) {
 	b.Accessible("service-lost")
 	s.wantPayments(0)
 	service(true)
-	card = plug(t, host, 0, s.card.Virtual)
+	plug(t, host, 0, s.card.Virtual)
 	b.Sees(approvedText)
 	s.wantPayments(1)
 
