@@ -173,11 +173,18 @@ func (b *Tab) Refused() {
 	b.refusing = true
 }
 
-// Do does steps of chromedp's.
+// Do does steps of chromedp's. One that comes while the browser changes from a page to the next waits for that one.
 func (b *Tab) Do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	if err := chromedp.Do(b.ctx, steps...); err != nil {
-		b.t.Fatalf("%v; the page is:\n%s", err, b.now())
+	for _, step := range steps {
+		err := chromedp.Do(b.ctx, step)
+		for err != nil && strings.Contains(err.Error(), "Not attached to an active page") && b.ctx.Err() == nil {
+			time.Sleep(lookPause)
+			err = chromedp.Do(b.ctx, step)
+		}
+		if err != nil {
+			b.t.Fatalf("%v; the page is:\n%s", err, b.now())
+		}
 	}
 }
 
