@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup browser build demo test lint fuzz clean
+.PHONY: help setup packages browser build demo test lint fuzz clean
 
 # What the project needs from Debian 12 or Ubuntu 24.04 beside Go.
 PACKAGES := softhsm2 pcscd libpcsclite-dev vsmartcard-vpcd openssl pkg-config gcc libc6-dev postgresql ca-certificates \
@@ -32,7 +32,9 @@ define install
 	fi
 endef
 
-setup:
+setup: packages browser
+
+packages:
 	$(call install,$(PACKAGES))
 	@test -d /run/pcscd || { sudo=; if [ "$$(id -u)" != 0 ]; then sudo=sudo; fi; \
 	  echo "setup: making /run/pcscd, which pcscd wants to see"; $$sudo mkdir -p -m 755 /run/pcscd; }
@@ -43,19 +45,19 @@ ifeq ($(strip $(foreach b,$(BROWSERS),$(shell command -v $(b)))),)
 	$(call install,chromium)
 endif
 
-build: setup
+build: packages
 	go build -trimpath -o bin/ ./cmd/...
 
 demo: build
 	bin/set-lab demo --keep
 
-test: setup browser
+test: setup
 	go vet ./...
 	CGO_ENABLED=0 go vet ./roles/...
 	GOOS=windows CGO_ENABLED=0 go build ./cmd/set-wallet ./smartcard/...
 	go test -race -count=1 -timeout 15m ./...
 
-lint: setup
+lint: packages
 	@unformatted=$$(gofmt -l cmd hsm roles smartcard softhsm-config testdata); \
 	test -z "$$unformatted" || { echo "lint: not formatted: gofmt -w $$unformatted" >&2; exit 1; }
 	go vet ./...
@@ -63,7 +65,7 @@ lint: setup
 	go run $(GOVULNCHECK) ./...
 
 # Every fuzz target for FUZZTIME: a number of inputs (20000x) or a time (10m).
-fuzz: setup
+fuzz: packages
 	@set -e; for pkg in $$(go list ./...); do \
 	  for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
