@@ -265,7 +265,7 @@ func (s *Store) Charge(ctx context.Context, now time.Time, orderID string) (*Ope
 				return nil, refusal(fmt.Sprintf("its last day was %s", r.RecurringExpiry.Format(time.DateOnly)))
 			}
 			if due := sl.due(); now.Before(due) {
-				return nil, refusal(fmt.Sprintf("its next payment is due on %s, %d days after the last one", due.Format(time.RFC3339), r.RecurringFrequency))
+				return nil, refusal(fmt.Sprintf("its next payment is due on %s", due.Format(time.RFC3339)))
 			}
 		}
 		return sl.authorize(now, sl.nextPayment(), false), nil

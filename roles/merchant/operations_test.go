@@ -415,7 +415,7 @@ func TestRecurringPayments(t *testing.T) {
 			t.Errorf("next payment due %v", o.Payment.Due)
 		}
 		days.Store(27)
-		op.refused("28 days after the last one", nil, second(op.charge(order.ID)))
+		op.refused("its next payment is due on ", nil, second(op.charge(order.ID)))
 		days.Store(28)
 		w.gateway.set(func() { w.gateway.later = 28*24*time.Hour - 5*time.Minute }) // a clock of its own
 		if got := op.outcome(op.charge(order.ID)); got.State != merchant.OperationRefused || got.Items[0].Code != "recurringTooSoon" {

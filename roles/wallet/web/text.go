@@ -103,6 +103,7 @@ var texts = map[string]words{
 	"offer-what":        {"Order", "Commande"},
 	"offer-terms":       {"Agreed for later", "Convenu pour la suite"},
 	"terms-instalments": {"in at most %d instalments", "en %d versements au plus"},
+	"terms-daily":       {"again, at most every day, until %s", "de nouveau, au plus tous les jours, jusqu’au %s"},
 	"terms-recurring":   {"again, at most every %d days, until %s", "de nouveau, au plus tous les %d jours, jusqu’au %s"},
 	"offer-card":        {"Card", "Carte"},
 	"offer-gateway":     {"Payment data encrypted for", "Données de paiement chiffrées pour"},

@@ -179,6 +179,31 @@ func TestCertificateEnds(t *testing.T) {
 	}
 }
 
+// What is agreed for later is said in whole words.
+func TestTerms(t *testing.T) {
+	t.Parallel()
+	pages, err := parsePages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := time.Date(2030, 12, 31, 0, 0, 0, 0, time.UTC)
+	again := func(days set.RecurringFrequency) set.InstallRecurInd {
+		return set.InstallRecurInd{Recurring: &set.Recurring{RecurringFrequency: days, RecurringExpiry: end}}
+	}
+	instalments := set.InstallTotalTrans(5)
+	for want, terms := range map[string]set.InstallRecurInd{
+		"in at most 5 instalments":                        {InstallTotalTrans: &instalments},
+		"again, at most every day, until 31 Dec 2030":     again(1),
+		"again, at most every 28 days, until 31 Dec 2030": again(28),
+	} {
+		var out bytes.Buffer
+		err := pages["en/purchase"].ExecuteTemplate(&out, "terms", &set.InstallRecurData{InstallRecurInd: terms})
+		if err != nil || out.String() != want {
+			t.Errorf("%q, %v, want %q", out.String(), err, want)
+		}
+	}
+}
+
 func TestLanguage(t *testing.T) {
 	t.Parallel()
 	for header, want := range map[string]set.Language{
