@@ -424,7 +424,7 @@ func TestRecurringPayments(t *testing.T) {
 		w.gateway.set(func() { w.gateway.later += 6 * time.Minute })
 		op.done(op.charge(order.ID)) // each is of the whole amount
 		w.wantMoney(t, order.ID, merchant.OrderCaptured, 8500, 8500, 0)
-		op.refused("days after", nil, second(op.charge(order.ID)))
+		op.refused("its next payment is due on ", nil, second(op.charge(order.ID)))
 		// After the last day.
 		_, err := w.config.Store.Charge(t.Context(), time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC), order.ID)
 		op.refused("its last day was 2030-12-31", nil, err)
